@@ -1,0 +1,47 @@
+# Everything runs in a virtual environment of its own; PYTHON picks the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
+
+.PHONY: setup demo test lint bench schemas clean
+
+# Two stamps, so that a demo does not wait for the tools of the tests.
+$(VENV)/.demo: pyproject.toml deploy/constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: name a newer one: make PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the worker into $(VENV) ..."
+	@$(PIP) -e '.[model,embedded]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	@echo "installing the tools for training and tests into $(VENV) ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.dev
+
+# Embedded servers, the bundled model, sample chatter, a live board; Ctrl-C ends it.
+demo: $(VENV)/.demo
+	@$(BIN)/kbert demo
+
+test: $(VENV)/.dev
+	@$(BIN)/pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/kbert bench engine
+	$(BIN)/kbert bench pipeline
+	$(BIN)/kbert bench aggregates
+
+schemas: $(VENV)/.demo
+	$(BIN)/python -m schemas.generate
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,15 @@
+"""Topic names, record headers and the schema versions they carry."""
+
+from typing import Final
+
+RAW_CRYPTO: Final = "raw.crypto"
+RAW_TRAFFIC: Final = "raw.traffic"
+SIGNALS_CRYPTO: Final = "signals.crypto"
+SIGNALS_TRAFFIC: Final = "signals.traffic"
+DEAD_LETTER: Final = "dead-letter"
+
+SCHEMA_HEADER: Final = "schema"
+"""Record header that names the schema and version of the value."""
+
+CRYPTO_SIGNAL_V1: Final = "crypto-signal/1"
+TRAFFIC_SIGNAL_V1: Final = "traffic-signal/1"

@@ -1,0 +1,20 @@
+"""The rolling windows."""
+
+from typing import Final, Literal, get_args
+
+Window = Literal["1m", "5m", "15m", "1h", "4h", "24h", "7d"]
+
+WINDOWS: Final[tuple[Window, ...]] = get_args(Window)
+
+WINDOW_SECONDS: Final[dict[Window, int]] = {
+    "1m": 60,
+    "5m": 300,
+    "15m": 900,
+    "1h": 3_600,
+    "4h": 14_400,
+    "24h": 86_400,
+    "7d": 604_800,
+}
+
+MARKET: Final = "MARKET"
+"""Pseudo-symbol that sums every relevant signal."""
