@@ -1,0 +1,281 @@
+"""One typed settings tree: keyword arguments over environment over .env over TOML.
+
+Environment variables are ``KBERT_`` and the path joined by two underscores, for
+example ``KBERT_KAFKA__BOOTSTRAP_SERVERS``. The TOML file is ``kbert.toml`` in the
+working directory, or the one that ``KBERT_CONFIG`` names. README.md lists what
+most users set; ``kbert config`` prints the tree in force.
+"""
+
+import os
+import ssl
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from schemas import topics
+from worker.errors import ConfigurationError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(_Section):
+    """How to reach Kafka; shared by consumers, producers and admin."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    client_id: str = "kbert"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: FilePath | None = None
+    ssl_certfile: FilePath | None = None
+    ssl_keyfile: FilePath | None = None
+    ssl_keyfile_password: SecretStr | None = None
+    idempotent_producer: bool = Field(
+        default=True,
+        description="Off only for brokers that lack InitProducerId v0 (the embedded one).",
+    )
+
+    @model_validator(mode="after")
+    def _credentials_complete(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+            raise ValueError(
+                f"kafka.security_protocol={self.security_protocol} needs "
+                "kafka.sasl_username and kafka.sasl_password"
+            )
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("kafka.ssl_certfile and kafka.ssl_keyfile go together: set both or neither")
+        return self
+
+    def client_options(self) -> dict[str, Any]:
+        """Keyword arguments that every aiokafka client takes."""
+        options: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "client_id": self.client_id,
+            "security_protocol": self.security_protocol,
+        }
+        if self.security_protocol.startswith("SASL") and self.sasl_password is not None:
+            options |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self.sasl_password.get_secret_value(),
+            }
+        if self.security_protocol.endswith("SSL"):
+            context = ssl.create_default_context(cafile=self.ssl_cafile)
+            if self.ssl_certfile is not None:
+                password = self.ssl_keyfile_password
+                context.load_cert_chain(
+                    self.ssl_certfile,
+                    self.ssl_keyfile,
+                    password.get_secret_value() if password else None,
+                )
+            options["ssl_context"] = context
+        return options
+
+
+class RedisSettings(_Section):
+    """How to reach Redis. ``rediss://`` turns TLS on; user and password go into the URL."""
+
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    cluster: bool = False
+    prefix: str = Field(default="kbert:", description="Put before every key and channel.")
+
+
+class TopicSettings(_Section):
+    """Topic names."""
+
+    raw: str = topics.RAW_CRYPTO
+    signals: str = topics.SIGNALS_CRYPTO
+    dead_letter: str = topics.DEAD_LETTER
+    partitions: PositiveInt = Field(default=6, description="Used by `kbert topics --create`.")
+    replication_factor: PositiveInt = Field(default=1, description="Used by `kbert topics --create`.")
+
+
+class ModelSettings(_Section):
+    """Which weights, and where they run."""
+
+    ref: str | None = Field(
+        default=None, description="Directory, .pt file or Hub id; the bundled model where absent."
+    )
+    revision: str | None = Field(default=None, description="Hub commit; pin it in production.")
+    offline: bool = Field(default=False, description="Use the local Hub cache only.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    threads: PositiveInt | None = Field(default=None, description="CPU threads; all cores where absent.")
+
+
+class SourceSettings(_Section):
+    """The consumer group that reads raw messages."""
+
+    group_id: str = "kbert-worker"
+    max_poll_records: PositiveInt = 1_000
+    max_payload_bytes: PositiveInt = Field(default=262_144, description="Larger payloads are dead letters.")
+    session_timeout: PositiveFloat = Field(default=10.0, description="Seconds without a heartbeat.")
+    max_poll_interval: PositiveFloat = Field(
+        default=300.0, description="Longest time (s) that the source may hold back before the group drops it."
+    )
+    drain_timeout: PositiveFloat = Field(
+        default=10.0,
+        description="Seconds in which a revoked partition, or a shutdown, finishes what was taken.",
+    )
+    commit_interval: PositiveFloat = 1.0
+    max_future: float = Field(
+        default=60.0,
+        ge=0,
+        description="A published_at this many seconds past the broker's timestamp is set back to it.",
+    )
+
+
+class BatchSettings(_Section):
+    """The dynamic batcher."""
+
+    max_batch_tokens: PositiveInt | None = Field(
+        default=None, description="Tokens of one batch; 4096 on a CPU, 65536 on a GPU where absent."
+    )
+    max_queue_tokens: PositiveInt | None = Field(
+        default=None, description="Hard bound of the queue; 16 batches where absent."
+    )
+    max_queue_delay: PositiveFloat = Field(
+        default=2.0, description="Seconds that a message may wait for the engine, by its measured rate."
+    )
+
+
+class SinkSettings(_Section):
+    """The producer of signals and dead letters."""
+
+    publish_text: bool = Field(default=True, description="Put the first characters into the signal.")
+    text_characters: PositiveInt = 500
+    author_key: SecretStr | None = Field(
+        default=None,
+        description="Key of the author hash; set it and keep it, or hashes differ on each start.",
+    )
+    request_timeout: PositiveFloat = 40.0
+    compression: Literal["gzip"] | None = None
+    max_batch_bytes: PositiveInt = Field(default=262_144, description="Records of one produce batch.")
+    max_request_bytes: PositiveInt = Field(
+        default=2_097_152, description="Above the largest dead letter: an original and its headers."
+    )
+    max_unacknowledged: PositiveInt = Field(
+        default=8, description="Batches on their way to the broker before the engine waits."
+    )
+
+
+class AggregateSettings(_Section):
+    """From signals.crypto into Redis windows."""
+
+    group_id: str = "kbert-aggregates"
+    max_poll_records: PositiveInt = 5_000
+    relevant_from: float = Field(default=0.4, ge=0, le=1, description="Relevance from which MARKET counts.")
+    id_window: PositiveInt = Field(default=50_000, description="Ids a partition remembers to drop repeats.")
+    margin: int = Field(
+        default=5_000,
+        ge=0,
+        description="Records before the committed offset that are read again on assignment; "
+        "they heal a Redis that lost its last writes, and change nothing otherwise.",
+    )
+
+
+class CoinSettings(_Section):
+    """The coin tagger."""
+
+    user_file: FilePath | None = Field(default=None, description="TOML with names of your own.")
+
+
+class MetricsSettings(_Section):
+    """Prometheus metrics."""
+
+    port: int | None = Field(default=None, ge=1, le=65535, description="Off where absent.")
+    host: str = "127.0.0.1"
+
+
+class LogSettings(_Section):
+    """Logs go to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="auto: console on a terminal, JSON elsewhere."
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KBERT_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="ignore",  # .env may hold other programs' variables; sections forbid unknown names
+        frozen=True,
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    topics: TopicSettings = TopicSettings()
+    model: ModelSettings = ModelSettings()
+    source: SourceSettings = SourceSettings()
+    batch: BatchSettings = BatchSettings()
+    sink: SinkSettings = SinkSettings()
+    aggregates: AggregateSettings = AggregateSettings()
+    coins: CoinSettings = CoinSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Add the TOML file below the environment."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        unknown = sorted(set(toml.toml_data) - set(cls.model_fields))
+        if unknown:
+            raise ConfigurationError(
+                f"{config_file()} has the unknown section {unknown[0]!r}: "
+                f"the sections are {', '.join(cls.model_fields)}."
+            )
+        return init_settings, env_settings, dotenv_settings, toml
+
+
+def config_file() -> Path:
+    """The TOML file to read; it is an error for ``KBERT_CONFIG`` to name one that is not there."""
+    named = os.environ.get("KBERT_CONFIG")
+    if named and not Path(named).is_file():
+        raise ConfigurationError(f"KBERT_CONFIG names {named}, which is no file: correct it or unset it.")
+    return Path(named or "kbert.toml")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings, or raise ConfigurationError with one sentence."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        variable = "KBERT_" + "__".join(str(part).upper() for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"The setting {name} ({variable}) is wrong: {message}.") from None
+    except ValueError as error:  # a TOML file that does not parse
+        raise ConfigurationError(f"{config_file()} is not valid TOML: {error}") from error

@@ -1,0 +1,1 @@
+"""Kafka in: consumers, decoding, the offset ledger."""

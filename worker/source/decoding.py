@@ -1,0 +1,108 @@
+"""Bytes of a record to a message, or the reason why not."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import ValidationError
+
+from schemas.dead_letters import DeadLetterReason
+from schemas.messages import RawMessage
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_JSON_SPACE: Final = b" \t\r\n"
+
+
+class BadMessageError(Exception):
+    """A payload that cannot become a signal; carries the reason of its dead letter."""
+
+    def __init__(self, reason: DeadLetterReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def decode(payload: bytes | None, max_bytes: int) -> RawMessage:
+    """Read one payload.
+
+    A payload whose first character is ``{`` is JSON and has to be a RawMessage; anything
+    else that is UTF-8 is the text itself. (Headlines start with ``[``, and people write
+    ``"`` and numbers, so no other JSON value is looked for.)
+
+    Raises:
+        BadMessageError: with the reason code and one sentence.
+    """
+    if not payload:
+        raise BadMessageError(DeadLetterReason.EMPTY_PAYLOAD, "the record has no value")
+    if len(payload) > max_bytes:
+        raise BadMessageError(
+            DeadLetterReason.PAYLOAD_TOO_LARGE,
+            f"{len(payload)} bytes are over source.max_payload_bytes={max_bytes}",
+        )
+    body = payload.removeprefix(_BYTE_ORDER_MARK).lstrip(_JSON_SPACE)
+    message = _decode_json(body) if body.startswith(b"{") else _decode_text(payload)
+    if not message_text(message).strip():
+        raise BadMessageError(DeadLetterReason.EMPTY_TEXT, "the message has no text")
+    return message
+
+
+def message_text(message: RawMessage) -> str:
+    """The text that the crypto heads read: the text itself, or title and body on one line."""
+    if message.text is not None:
+        return message.text
+    return " ".join(part for part in (message.title, message.body) if part)
+
+
+def message_kind(message: RawMessage) -> str:
+    """``chat`` or ``news``: as given, or by whether there is a title."""
+    return message.kind or ("news" if message.title is not None else "chat")
+
+
+def event_time(published_at: datetime | None, record_time: datetime, max_future: float) -> datetime:
+    """When the message was published.
+
+    The broker's timestamp stands in where ``published_at`` is absent, or lies more than
+    ``max_future`` seconds past it: a clock that runs ahead would open windows that no one
+    closes. Only the record decides, never the wall clock, so a replay gives the same time.
+    """
+    if published_at is None:
+        return record_time
+    if (published_at - record_time).total_seconds() > max_future:
+        return record_time
+    return published_at
+
+
+def record_time(timestamp_ms: int) -> datetime:
+    """Broker timestamp (ms since the epoch, -1 where absent) as a time."""
+    if timestamp_ms < 0:
+        return datetime.now(UTC)
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):  # a producer wrote a timestamp past the year 9999
+        return datetime.now(UTC)
+
+
+def _decode_text(payload: bytes) -> RawMessage:
+    try:
+        text = payload.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadMessageError(DeadLetterReason.NOT_UTF8, f"not UTF-8 at byte {error.start}") from None
+    return RawMessage(text=text)
+
+
+def _decode_json(body: bytes) -> RawMessage:
+    try:
+        return RawMessage.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "json_invalid":
+            reason = DeadLetterReason.INVALID_JSON
+            try:
+                body.decode()
+            except UnicodeDecodeError as decode_error:
+                raise BadMessageError(
+                    DeadLetterReason.NOT_UTF8, f"not UTF-8 at byte {decode_error.start}"
+                ) from None
+        else:
+            reason = DeadLetterReason.INVALID_MESSAGE
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadMessageError(reason, f"{where}: {first['msg']}" if where else first["msg"]) from None
