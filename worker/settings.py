@@ -184,6 +184,7 @@ class AggregateSettings(_Section):
 
     group_id: str = "kbert-aggregates"
     max_poll_records: PositiveInt = 5_000
+    session_timeout: PositiveFloat = Field(default=10.0, description="Seconds without a heartbeat.")
     relevant_from: float = Field(default=0.4, ge=0, le=1, description="Relevance from which MARKET counts.")
     id_window: PositiveInt = Field(default=50_000, description="Ids a partition remembers to drop repeats.")
     margin: int = Field(
@@ -223,6 +224,7 @@ class Settings(BaseSettings):
         env_prefix="KBERT_",
         env_nested_delimiter="__",
         env_file=".env",
+        env_ignore_empty=True,
         extra="ignore",  # .env may hold other programs' variables; sections forbid unknown names
         frozen=True,
     )

@@ -1,0 +1,119 @@
+"""Records out: order, keys, dead letters with original bytes, what the broker refuses."""
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from schemas.dead_letters import DeadLetterHeaders, DeadLetterReason
+from tests.kafka_io import headers_of, read_topic
+from tests.servers import KafkaServer, Topics
+from worker.errors import ConnectionFailedError
+from worker.settings import KafkaSettings, SinkSettings
+from worker.sink.dead_letters import cut, dead_letter
+from worker.sink.producer import KafkaSink, OutRecord
+
+
+async def _sink(kafka: KafkaServer, settings: SinkSettings | None = None) -> KafkaSink:
+    sink = KafkaSink(
+        KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, idempotent_producer=kafka.idempotence),
+        settings or SinkSettings(),
+    )
+    await sink.start()
+    return sink
+
+
+async def test_order_is_kept_for_each_key_across_calls_and_batches(
+    kafka: KafkaServer, topics: Topics
+) -> None:
+    topic = await topics.make("out", partitions=3)
+    sink = await _sink(kafka, SinkSettings(max_batch_bytes=2_000))  # many small batches
+    deliveries = []
+    for start in range(0, 3_000, 500):
+        records = [
+            OutRecord(topic, b"coin-%d" % (n % 7), b"%d" % n, [("schema", b"x/1")])
+            for n in range(start, start + 500)
+        ]
+        deliveries.append(await sink.send(records))
+    for delivery in deliveries:
+        assert await delivery.acknowledged() == []
+    await sink.stop()
+
+    records = await read_topic(kafka.bootstrap_servers, topic)
+    assert sorted(int(r.value) for r in records) == list(range(3_000))
+    places: dict[bytes, set[int]] = {}
+    for key in {r.key for r in records}:
+        mine = [r for r in records if r.key == key]
+        places[key] = {r.partition for r in mine}
+        assert [int(r.value) for r in mine] == sorted(int(r.value) for r in mine)
+    assert all(len(partitions) == 1 for partitions in places.values())
+    assert len({p for partitions in places.values() for p in partitions}) > 1
+    assert headers_of(records[0]) == {"schema": "x/1"}
+
+
+async def test_a_dead_letter_keeps_bytes_key_headers_and_says_where_and_why(
+    kafka: KafkaServer, topics: Topics
+) -> None:
+    topic = await topics.make("dead")
+    original = b"\xff\xfe\x00 not text"
+    letter = dead_letter(
+        topic,
+        place=("raw.crypto", 3, 42),
+        timestamp_ms=1_700_000_000_000,
+        key=b"\x00key",
+        value=original,
+        headers=[("trace", b"abc"), ("kbert.reason", b"stale: replayed once")],
+        reason=DeadLetterReason.NOT_UTF8,
+        detail="not UTF-8 at byte 0",
+    )
+    empty = dead_letter(
+        topic,
+        place=("raw.crypto", 0, 0),
+        timestamp_ms=0,
+        key=None,
+        value=None,
+        headers=[],
+        reason=DeadLetterReason.EMPTY_PAYLOAD,
+        detail="the record has no value",
+    )
+    sink = await _sink(kafka)
+    assert await (await sink.send([letter, empty])).acknowledged() == []
+    await sink.stop()
+
+    record, tombstone = await read_topic(kafka.bootstrap_servers, topic)
+    assert record.value == original
+    assert record.key == b"\x00key"
+    headers = headers_of(record)
+    assert headers["trace"] == "abc"
+    about = DeadLetterHeaders.model_validate(headers)
+    assert (about.topic, about.partition, about.offset) == ("raw.crypto", 3, 42)
+    assert about.reason is DeadLetterReason.NOT_UTF8
+    assert [name for name, _ in record.headers].count("kbert.reason") == 1
+    assert tombstone.value == b""
+
+
+def test_a_cut_dead_letter_says_how_long_the_original_was() -> None:
+    letter = OutRecord("dead", None, b"x" * 100, [("kbert.reason", b"r")])
+    short = cut(letter, 10)
+    assert short.value == b"x" * 10
+    assert ("kbert.original_bytes", b"100") in short.headers
+
+
+@pytest.mark.apache_kafka
+async def test_only_the_record_that_the_broker_finds_too_large_is_reported(kafka: KafkaServer) -> None:
+    topic = f"small-{id(kafka)}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, 1, 1, topic_configs={"max.message.bytes": "10000"})])
+    await admin.close()
+    kafka.made_topics.append(topic)
+    sink = await _sink(kafka)
+    values = [b"a" * 1_000] * 12 + [b"b" * 20_000] + [b"c" * 1_000] * 3
+    delivery = await sink.send([OutRecord(topic, None, value) for value in values])
+    assert await delivery.acknowledged() == [12]
+    await sink.stop()
+    assert len(await read_topic(kafka.bootstrap_servers, topic)) == 15
+
+
+async def test_no_broker_is_one_sentence_that_names_the_setting() -> None:
+    sink = KafkaSink(KafkaSettings(bootstrap_servers="127.0.0.1:1"), SinkSettings())
+    with pytest.raises(ConnectionFailedError, match=r"kafka\.bootstrap_servers=127\.0\.0\.1:1"):
+        await sink.start()

@@ -1,0 +1,111 @@
+"""The consumer group against a real broker: commits, rebalances, giving up."""
+
+import asyncio
+
+from tests.kafka_io import committed, produce, settings_for
+from tests.servers import KafkaServer, Topics
+from tests.waiting import eventually
+from worker.settings import SourceSettings
+from worker.source.consumer import KafkaSource, Record
+
+
+async def _source(kafka: KafkaServer, raw: str, drain_timeout: float = 10.0) -> KafkaSource:
+    settings = settings_for(
+        kafka.bootstrap_servers,
+        idempotence=kafka.idempotence,
+        raw=raw,
+        signals="unused",
+        dead_letter="unused",
+        source=SourceSettings(group_id=f"group-{raw}", session_timeout=6.0, drain_timeout=drain_timeout),
+    )
+    source = KafkaSource(raw, settings.kafka, settings.source)
+    await source.start()
+    return source
+
+
+async def _poll_until(source: KafkaSource, count: int) -> list[Record]:
+    records: list[Record] = []
+
+    async def enough() -> bool:
+        records.extend(await source.poll(1_000))
+        return len(records) >= count
+
+    await eventually(enough, what=f"{count} records")
+    return records
+
+
+async def test_only_finished_offsets_are_committed_in_order(kafka: KafkaServer, topics: Topics) -> None:
+    raw = await topics.make("raw", partitions=1)
+    await produce(kafka.bootstrap_servers, raw, [b"%d" % n for n in range(10)])
+    source = await _source(kafka, raw)
+    records = await _poll_until(source, 10)
+    assert [record.offset for record in records] == list(range(10))
+
+    source.finish(records[5:])  # out of order: nothing may be committed past offset 0
+    await source.commit()
+    assert await committed(kafka.bootstrap_servers, f"group-{raw}", raw, 1) == {0: 0}
+
+    source.finish(records[:3])
+    await source.commit()
+    assert await committed(kafka.bootstrap_servers, f"group-{raw}", raw, 1) == {0: 3}
+
+    source.finish(records[3:5])
+    await source.stop()
+    assert await committed(kafka.bootstrap_servers, f"group-{raw}", raw, 1) == {0: 10}
+
+
+async def test_a_revoked_partition_is_finished_before_it_is_given_away(
+    kafka: KafkaServer, topics: Topics
+) -> None:
+    raw = await topics.make("raw", partitions=2)
+    await produce(kafka.bootstrap_servers, raw, [b"%d" % n for n in range(20)], partitions=2)
+    first = await _source(kafka, raw)
+    taken = await _poll_until(first, 20)
+
+    joining = asyncio.create_task(_source(kafka, raw))
+    finishing = asyncio.get_running_loop().call_later(1.0, first.finish, taken)
+    polling = asyncio.create_task(_poll_forever(first))
+    second = await joining
+    try:
+        more = asyncio.create_task(_poll_forever(second))
+        await eventually(lambda: len(_partitions(first)) == 1 and len(_partitions(second)) == 1)
+        # The drain waited for `finish`, so nothing is read twice.
+        assert await committed(kafka.bootstrap_servers, f"group-{raw}", raw, 2) == {0: 10, 1: 10}
+        for task in (polling, more):
+            task.cancel()
+        results = await asyncio.gather(polling, more, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results)
+        assert first.outstanding() == 0
+    finally:
+        finishing.cancel()
+        await first.stop()
+        await second.stop()
+
+
+async def test_a_partition_that_cannot_be_finished_in_time_is_given_up_and_never_committed_late(
+    kafka: KafkaServer, topics: Topics
+) -> None:
+    raw = await topics.make("raw", partitions=1)
+    await produce(kafka.bootstrap_servers, raw, [b"%d" % n for n in range(5)])
+    first = await _source(kafka, raw, drain_timeout=0.5)
+    taken = await _poll_until(first, 5)
+    first.finish(taken[:2])
+
+    second = await _source(kafka, raw)  # nobody polls meanwhile: the partition may come back to the first
+    try:
+        assert not taken[0].claim.active
+        first.finish(taken)  # too late: the claim is over
+        await first.commit()
+        assert await committed(kafka.bootstrap_servers, f"group-{raw}", raw, 1) == {0: 2}
+    finally:
+        await first.stop()
+        await second.stop()
+
+
+async def _poll_forever(source: KafkaSource) -> None:
+    while True:
+        source.finish(await source.poll(100, timeout=0.05))
+
+
+def _partitions(source: KafkaSource) -> set[int]:
+    return {tp.partition for tp in source._consumer.assignment()}

@@ -1,0 +1,1 @@
+"""Kafka out: signals, dead letters, topics."""

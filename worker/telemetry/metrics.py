@@ -1,0 +1,30 @@
+"""Prometheus metrics of the worker; one process, one registry."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_POWERS: Final = tuple(2.0**n for n in range(0, 18))
+
+RECORDS: Final = Counter("kbert_records_total", "Records read.")
+SIGNALS: Final = Counter("kbert_signals_total", "Signals acknowledged by the broker.")
+DEAD_LETTERS: Final = Counter("kbert_dead_letters_total", "Messages that became dead letters.", ["reason"])
+GIVEN_UP: Final = Counter("kbert_given_up_total", "Records dropped because their partition was revoked.")
+COMMITS: Final = Counter("kbert_commits_total", "Offset commits.", ["outcome"])
+REBALANCES: Final = Counter("kbert_rebalances_total", "Revocations of partitions.")
+QUEUE_TOKENS: Final = Gauge("kbert_queue_tokens", "Tokens waiting for the engine.")
+QUEUE_MESSAGES: Final = Gauge("kbert_queue_messages", "Messages waiting for the engine.")
+BATCH_TOKENS: Final = Histogram("kbert_batch_tokens", "Tokens of a batch.", buckets=_POWERS)
+BATCH_MESSAGES: Final = Histogram("kbert_batch_messages", "Messages of a batch.", buckets=_POWERS)
+QUEUE_SECONDS: Final = Histogram("kbert_queue_seconds", "Wait of a batch's oldest message.", buckets=_SECONDS)
+ENGINE_SECONDS: Final = Histogram("kbert_engine_seconds", "Engine time of a batch.", buckets=_SECONDS)
+BATCH_SPLITS: Final = Counter("kbert_batch_splits_total", "Batches split because the engine failed on them.")
+AGGREGATED: Final = Counter("kbert_aggregated_total", "Signals applied to Redis.")
+AGGREGATE_REPEATS: Final = Counter("kbert_aggregate_repeats_total", "Signals skipped as repeats.")
+AGGREGATE_REWINDS: Final = Counter("kbert_aggregate_rewinds_total", "Rewinds after Redis had lost data.")
+
+
+def expose(host: str, port: int) -> None:
+    """Serve ``/metrics`` from a daemon thread."""
+    start_http_server(port, addr=host)
