@@ -1,0 +1,1 @@
+"""Checkpoints, tokenising, the packed encoder, its heads, and the engine that runs them in one thread."""

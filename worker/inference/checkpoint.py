@@ -1,0 +1,193 @@
+"""From a name to the files of a checkpoint, and from the files to checked weights."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.signals import ModelInfo
+from worker.inference import hub
+from worker.inference.architecture import check_state, detect_head_set, infer_shape
+from worker.inference.config import (
+    DEFAULT_MAX_LENGTH,
+    EncoderShape,
+    HeadSet,
+    KbertConfig,
+    parse_kbert,
+)
+from worker.inference.errors import CheckpointError
+from worker.inference.weights import (
+    PICKLED_INDEX,
+    SAFETENSORS_INDEX,
+    choose_weights,
+    digest,
+    read_weights,
+    shards,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+_DIGEST_DIGITS = 12
+_WEIGHT_SUFFIXES = (".pt", ".bin", ".safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFiles:
+    """Where the parts of a checkpoint lie on this machine."""
+
+    name: str
+    """Directory or file name, or Hub id."""
+    directory: Path
+    """Where config and tokeniser are looked for."""
+    weights: tuple[Path, ...]
+    commit: str | None
+    """Hub commit; None for local files."""
+    offline: bool
+    """Whether a tokeniser that the checkpoint only names may be fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights and configuration that fit together."""
+
+    info: ModelInfo
+    head_set: HeadSet
+    shape: EncoderShape
+    kbert: KbertConfig
+    max_length: int
+    """Tokens, special tokens included."""
+    state: dict[str, "torch.Tensor"]
+    """float32, names as in :func:`worker.inference.architecture.expected_sizes`."""
+    tokeniser_directory: Path
+    files: CheckpointFiles
+
+
+def resolve(ref: str, *, revision: str | None = None, offline: bool = False) -> CheckpointFiles:
+    """Find a checkpoint: a directory, one weight file, or a Hub id (``owner/name``).
+
+    Args:
+        ref: What the setting ``model.ref`` holds. What exists locally is taken before the Hub.
+        revision: Hub branch, tag or commit; pin the commit in production.
+        offline: Use the local cache only.
+
+    Raises:
+        CheckpointError: Nothing usable is found there.
+    """
+    path = Path(ref).expanduser()
+    if path.is_dir():
+        return _in_directory(path, path.resolve().name, None, offline=offline)
+    if path.is_file():
+        if path.suffix not in _WEIGHT_SUFFIXES:
+            raise CheckpointError(
+                f"Setting `model.ref`: {ref} is no weight file ({', '.join(_WEIGHT_SUFFIXES)}); "
+                "give its directory, or a Hub id."
+            )
+        return CheckpointFiles(path.stem, path.parent, (path,), None, offline)
+    if not hub.HUB_ID.fullmatch(ref):
+        raise CheckpointError(
+            f"Setting `model.ref`: {ref} is neither a directory nor a weight file here, nor a Hub id "
+            "(owner/name)."
+        )
+    directory, commit = hub.fetch(ref, revision=revision, offline=offline)
+    return _in_directory(directory, ref, commit, offline=offline)
+
+
+def load_checkpoint(files: CheckpointFiles) -> Checkpoint:
+    """Read, check and complete a checkpoint.
+
+    Raises:
+        CheckpointError: One sentence naming what is missing, unexpected, damaged or of another size.
+    """
+    raw = _read_config(files.directory / "config.json")
+    state, extra = read_weights(files.weights)
+    origin = files.weights[0]
+    head_set = detect_head_set(state, origin)
+    told = dict(raw.get("kbert") or {})
+    if extra.get("emo_threshold") is not None:
+        told.setdefault("emo_threshold", extra["emo_threshold"])
+    kbert = parse_kbert(told, files.directory / "config.json")
+    if kbert.head_set not in (None, head_set):
+        raise CheckpointError(
+            f"{origin}: holds the heads of {head_set!r}, and `kbert.head_set` in config.json says "
+            f"{kbert.head_set!r}; correct the config."
+        )
+    shape = infer_shape(state, raw, origin)
+    check_state(state, shape, head_set, origin)
+    return Checkpoint(
+        info=ModelInfo(
+            name=kbert.name or files.name,
+            revision=files.commit or digest(files.weights)[:_DIGEST_DIGITS],
+        ),
+        head_set=head_set,
+        shape=shape,
+        kbert=kbert,
+        max_length=_max_length(kbert, head_set, shape, files.directory),
+        state=state,
+        tokeniser_directory=_tokeniser_directory(files, extra),
+        files=files,
+    )
+
+
+def _in_directory(directory: Path, name: str, commit: str | None, *, offline: bool) -> CheckpointFiles:
+    names = {
+        file.relative_to(directory).as_posix()
+        for pattern in ("*", "*/*.pt")
+        for file in directory.glob(pattern)
+        if file.is_file()
+    }
+    chosen = directory / choose_weights(names, str(directory) if commit is None else name)
+    weights = shards(chosen) if chosen.name in (SAFETENSORS_INDEX, PICKLED_INDEX) else (chosen,)
+    return CheckpointFiles(name, directory, weights, commit, offline)
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """``auto_map`` and whatever else names code is read and ignored. An LQ-KBERT ``.pt`` has no config."""
+    if not file.is_file():
+        return {}
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: is not readable JSON; fetch it again.") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("kbert") or {}, dict):
+        raise CheckpointError(f"{file}: a JSON object is expected, and `kbert` in it to be one too.")
+    return raw
+
+
+def _max_length(kbert: KbertConfig, head_set: HeadSet, shape: EncoderShape, directory: Path) -> int:
+    if kbert.max_length is None:
+        return min(DEFAULT_MAX_LENGTH[head_set], shape.positions)
+    if kbert.max_length > shape.positions:
+        raise CheckpointError(
+            f"{directory / 'config.json'}: `kbert.max_length` is {kbert.max_length}, "
+            f"and the encoder has {shape.positions} positions."
+        )
+    return kbert.max_length
+
+
+def _tokeniser_directory(files: CheckpointFiles, extra: dict[str, Any]) -> Path:
+    for directory in dict.fromkeys((files.weights[0].parent, files.directory)):
+        if any(
+            (directory / name).is_file() for name in hub.TOKENISER_FILES if not name.endswith("_map.json")
+        ):
+            return directory
+    named = extra.get("model_name")
+    if not isinstance(named, str) or not named:
+        raise CheckpointError(
+            f"{files.directory}: holds no tokeniser and names none; put tokenizer.json beside the weights."
+        )
+    local = Path(named).expanduser()
+    if local.is_dir():
+        return local
+    if not hub.HUB_ID.fullmatch(named):
+        raise CheckpointError(
+            f"{files.directory}: holds no tokeniser, and its `model_name` {named!r} is neither a directory "
+            "nor a Hub id; put tokenizer.json beside the weights."
+        )
+    try:
+        return hub.fetch_tokeniser(named, offline=files.offline)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{files.directory}: holds no tokeniser, and that of {named}, which it names, cannot be had: "
+            f"put tokenizer.json beside the weights. ({error})"
+        ) from error

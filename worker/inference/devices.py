@@ -1,0 +1,102 @@
+"""Which device, precision and cores: what is asked for, or the best that is there."""
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from worker.inference.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_AMPERE: Final = (8, 0)
+_CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+
+
+def choose_device(asked: str) -> "torch.device":
+    """``auto`` is CUDA where it answers, else the CPU.
+
+    Raises:
+        DeviceError: The device is not there, or its name is unknown.
+    """
+    import torch
+
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"Setting `model.device`: {asked!r} is unknown; use auto, cpu, cuda or cuda:N."
+        ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(
+            f"Setting `model.device`: {asked!r} is not supported; use auto, cpu, cuda or cuda:N."
+        )
+    found = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise DeviceError(
+            f"Setting `model.device`: {asked!r} is not there ({found} CUDA devices found); use auto or cpu."
+        )
+    return device
+
+
+def choose_dtype(asked: str, device: "torch.device") -> "torch.dtype":
+    """``auto`` is bf16 where the hardware multiplies in it (fp16 on CUDA before Ampere), else fp32.
+
+    Raises:
+        DeviceError: The name is unknown, or fp16 is asked of a CPU.
+    """
+    import torch
+
+    if asked not in get_args(Precision):
+        raise DeviceError(
+            f"Setting `model.precision`: {asked!r} is unknown; use {', '.join(get_args(Precision))}."
+        )
+    if asked == "fp16" and device.type == "cpu":
+        raise DeviceError(
+            "Setting `model.precision`: fp16 is slow and coarse on a CPU; use auto, bf16 or fp32."
+        )
+    if asked == "auto":
+        asked = _best_on_cuda(device) if device.type == "cuda" else _best_on_cpu()
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[asked]
+
+
+def choose_threads(asked: int | None) -> int:
+    """Cores for one product; None is all that this process may use: its affinity, its cgroup's quota.
+
+    Raises:
+        DeviceError: Fewer than one.
+    """
+    if asked is not None:
+        if asked < 1:
+            raise DeviceError(f"Setting `model.threads`: {asked} is too few; use 1 or more, or leave it out.")
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # In a container limited to 2 of 64 cores the affinity says 64, and 64 threads on 2 cores crawl.
+    return min(cores, _quota(_CPU_QUOTA) or cores)
+
+
+def _best_on_cuda(device: "torch.device") -> Precision:
+    import torch
+
+    return "bf16" if torch.cuda.get_device_capability(device) >= _AMPERE else "fp16"
+
+
+def _best_on_cpu() -> Precision:
+    """bf16 pays where there are instructions for it; elsewhere it is emulated and slower than fp32."""
+    import torch
+
+    found = torch.cpu.get_capabilities()
+    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
+
+
+def _quota(file: Path) -> int | None:
+    try:
+        quota, period = file.read_text("ascii").split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, math.ceil(int(quota) / int(period)))

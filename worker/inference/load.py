@@ -1,0 +1,143 @@
+"""One call from a name to a model that classifies."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from schemas.signals import ModelInfo
+from worker.inference.checkpoint import Checkpoint, load_checkpoint, resolve
+from worker.inference.config import HeadSet, KbertConfig
+from worker.inference.devices import choose_device, choose_dtype, choose_threads
+from worker.inference.engine import HeadOutputs
+from worker.inference.errors import CheckpointError
+from worker.inference.heads import decode_crypto, decode_traffic
+from worker.inference.tokenising import EncodedText, Tokeniser, load_tokeniser
+
+if TYPE_CHECKING:
+    from worker.inference.torch_engine import TorchEngine
+
+BUNDLED: Final = Path(__file__).parent.parent / "bundled"
+_SORT_WINDOW: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A checkpoint, ready: tokeniser, engine and decoder."""
+
+    info: ModelInfo
+    head_set: HeadSet
+    tokeniser: Tokeniser
+    engine: "TorchEngine"
+    max_length: int
+    """Tokens, special tokens included."""
+    kbert: KbertConfig
+
+    @property
+    def default_batch_tokens(self) -> int:
+        """The ``max_batch_tokens`` that suits the device."""
+        return max(self.engine.default_batch_tokens, self.max_length)
+
+    def decode(self, outputs: HeadOutputs) -> list[dict[str, Any]]:
+        """Fields of the signal that the heads give, one dict a text: see :mod:`worker.inference.heads`."""
+        if self.head_set == "traffic":
+            return decode_traffic(outputs, self.kbert.temperature)
+        return decode_crypto(outputs, self.kbert.thresholds(), self.kbert.temperature)
+
+    def classify(self, texts: Sequence[str], max_batch_tokens: int = 4096) -> list[dict[str, Any]]:
+        """Classify texts, blocking, in order; the fields of :meth:`decode` and ``truncated`` for each.
+
+        Raises:
+            TokeniseError: The tokeniser gave up on a text.
+            EngineOutOfMemory: A batch did not fit; lower ``max_batch_tokens``.
+        """
+        results: list[dict[str, Any]] = []
+        for start in range(0, len(texts), _SORT_WINDOW):
+            encoded = self.tokeniser.encode(texts[start : start + _SORT_WINDOW])
+            window: list[dict[str, Any]] = [{}] * len(encoded)
+            for numbers in _batches(encoded, max_batch_tokens):
+                batch = [encoded[number] for number in numbers]
+                for number, text, fields in zip(
+                    numbers, batch, self.decode(self.engine.infer(batch)), strict=True
+                ):
+                    window[number] = {**fields, "truncated": text.truncated}
+            results += window
+        return results
+
+
+def load_model(
+    ref: str | None = None,
+    *,
+    head_set: HeadSet | None = "crypto",
+    revision: str | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    offline: bool = False,
+) -> Model:
+    """Load a model.
+
+    Args:
+        ref: Directory, weight file or Hub id; None is the bundled model of ``head_set``.
+        head_set: The heads that are needed; None takes what the checkpoint has.
+        revision: Hub branch, tag or commit.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16`` (CUDA).
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: Cores for one product, on a CPU; None is all that the process may use.
+        offline: Reach for the Hub's cache only.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used; one sentence that names what and the mend.
+        DeviceError: Device, precision or threads cannot be had; likewise.
+    """
+    # OpenMP's threads spin while they wait. On cores that tokenising and the event loop use as well they
+    # then wait for each other: 28 messages/s instead of 107 on two busy cores. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if ref is None:
+        ref = str(BUNDLED / (head_set or "crypto"))
+    files = resolve(ref, revision=revision, offline=offline)
+    cores, where = choose_threads(threads), choose_device(device)
+    dtype = choose_dtype(precision, where)
+    checkpoint = load_checkpoint(files)
+    if head_set not in (None, checkpoint.head_set):
+        raise CheckpointError(
+            f"Setting `model.ref`: {ref} has the heads of {checkpoint.head_set}, and the {head_set} pipeline "
+            "needs its own; choose another checkpoint."
+        )
+    from worker.inference.torch_engine import TorchEngine
+
+    return Model(
+        info=checkpoint.info,
+        head_set=checkpoint.head_set,
+        tokeniser=_tokeniser(checkpoint),
+        engine=TorchEngine(
+            checkpoint.state,
+            checkpoint.shape,
+            head_set=checkpoint.head_set,
+            pooling=checkpoint.kbert.pooling,
+            dtype=dtype,
+            device=where,
+            threads=cores,
+        ),
+        max_length=checkpoint.max_length,
+        kbert=checkpoint.kbert,
+    )
+
+
+def _tokeniser(checkpoint: Checkpoint) -> Tokeniser:
+    tokeniser = load_tokeniser(
+        checkpoint.tokeniser_directory, max_length=checkpoint.max_length, prefix=checkpoint.kbert.text_prefix
+    )
+    if tokeniser.vocab_size > checkpoint.shape.vocab_size:
+        raise CheckpointError(
+            f"{checkpoint.tokeniser_directory}: the tokeniser knows {tokeniser.vocab_size} tokens and the "
+            f"weights {checkpoint.shape.vocab_size}; they are not of one model."
+        )
+    return tokeniser
+
+
+def _batches(encoded: Sequence[EncodedText], max_tokens: int) -> list[list[int]]:
+    from worker.inference.packing import split
+
+    return [part.tolist() for part in split([len(text) for text in encoded], max_tokens)]

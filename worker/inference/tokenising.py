@@ -1,0 +1,201 @@
+"""From text to token ids, as transformers would give them, outside the GIL."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.inference.errors import CheckpointError, TokeniseError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+_FIRST_WINDOW: Final = 16
+"""Characters a token that are looked at first; Korean text has 1.5 to 2.5."""
+_WIDEN: Final = 8
+_SPARE_TOKENS: Final = 128
+"""A cut can change the tokens of the word it falls in; WordPiece gives up on words of over 100 characters."""
+_LONG_WORD: Final = 200
+"""Such a run is split by the cut: dropped whole, it could be all there is."""
+_TEMPLATES: Final = (("[CLS]", "[SEP]"), ("<s>", "</s>"))
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """One text, ready for a batch."""
+
+    ids: npt.NDArray[np.int32]
+    """Token ids, special tokens included."""
+    truncated: bool
+    """The text was longer than the model reads."""
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return len(self.ids)
+
+
+class Tokeniser:
+    """Tokenises in the calling thread with the GIL released, so that a thread pool scales; thread-safe.
+
+    A long text is not tokenised whole: of 1 MB that would take a second. Its first 16 × ``max_length``
+    characters, up to white space, are; if they do not give 128 tokens more than the model reads, eight
+    times as many, and so on. The ids are those of the whole text, since a token depends on its word only.
+    The one exception is a text that the cut meets within over 200 characters without white space: there
+    SentencePiece may split the run (``aaaa…``) in another way.
+
+    Args:
+        tokenizer: Taken over: truncation and padding are set.
+        max_length: Tokens, special tokens included.
+        prefix: Put before each text.
+        direction: Which end of a long text is dropped.
+    """
+
+    def __init__(
+        self,
+        tokenizer: "Tokenizer",
+        *,
+        max_length: int,
+        prefix: str = "",
+        direction: Literal["left", "right"] = "right",
+    ) -> None:
+        # Unless it is set, the library's own thread pool competes with the engine for the cores, and a
+        # later fork (of a benchmark or a test) deadlocks or warns.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        _ensure_template(tokenizer)
+        self._specials = tokenizer.num_special_tokens_to_add(is_pair=False)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length, direction=direction)
+        self._tokenizer = tokenizer
+        self._prefix = prefix
+        self._window = _FIRST_WINDOW * max_length if direction == "right" else None
+        self.max_length = max_length
+        self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Tokenise texts, in order; an empty text gives the special tokens alone.
+
+        Lone surrogates become U+FFFD; NUL is left to the tokeniser, as transformers does.
+
+        Raises:
+            TokeniseError: The tokeniser gave up; texts given one by one tell which.
+        """
+        prepared = [_encodable(self._prefix + text) for text in texts]
+        window = self._window
+        if window is None:
+            return [_encoded(encoding) for encoding in self._run(prepared)]
+        encodings = self._run([_cut(text, window) for text in prepared])
+        return [
+            _encoded(encoding if len(text) <= window else self._widen(text, encoding, window))
+            for text, encoding in zip(prepared, encodings, strict=True)
+        ]
+
+    def _widen(self, text: str, encoding: "Encoding", window: int) -> "Encoding":
+        while len(text) > window and self._overflow(encoding) < _SPARE_TOKENS:
+            window *= _WIDEN
+            encoding = self._run([_cut(text, window)])[0]
+        return encoding
+
+    def _overflow(self, encoding: "Encoding") -> int:
+        """Tokens beyond ``max_length``."""
+        return sum(len(part) - self._specials for part in encoding.overflowing)
+
+    def _run(self, texts: list[str]) -> list["Encoding"]:
+        try:
+            return self._tokenizer.encode_batch_fast(texts)
+        except BaseException as error:
+            # A panic in the library's Rust code is no Exception.
+            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+                raise TokeniseError(f"The tokeniser failed: {error}") from error
+            raise
+
+
+def load_tokeniser(directory: Path, *, max_length: int, prefix: str = "") -> Tokeniser:
+    """Load ``tokenizer.json`` directly, or what else transformers makes a tokeniser of.
+
+    Raises:
+        CheckpointError: Nothing usable lies there.
+    """
+    return Tokeniser(_read(directory), max_length=max_length, prefix=prefix, direction=_direction(directory))
+
+
+def _read(directory: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    file = directory / "tokenizer.json"
+    if file.is_file():
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception as error:
+            raise CheckpointError(f"{file}: is not a tokeniser ({error}); fetch it again.") from error
+    from transformers import AutoTokenizer
+
+    try:
+        found: Any = AutoTokenizer.from_pretrained(
+            str(directory), trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"{directory}: its tokeniser cannot be loaded ({error}); put a tokenizer.json there."
+        ) from error
+    backend: Tokenizer | None = getattr(found, "backend_tokenizer", None)
+    if backend is None:
+        raise CheckpointError(f"{directory}: its tokeniser has no fast form; put a tokenizer.json there.")
+    return backend
+
+
+def _direction(directory: Path) -> Literal["left", "right"]:
+    file = directory / "tokenizer_config.json"
+    if not file.is_file():
+        return "right"
+    try:
+        side = json.loads(file.read_text("utf-8")).get("truncation_side", "right")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file}: is not readable JSON; fetch it again.") from error
+    return "left" if side == "left" else "right"
+
+
+def _ensure_template(tokenizer: "Tokenizer") -> None:
+    """A tokeniser saved without its special tokens would give the model a sequence without [CLS]."""
+    if tokenizer.num_special_tokens_to_add(is_pair=False) > 0:
+        return
+    from tokenizers.processors import TemplateProcessing
+
+    for first, last in _TEMPLATES:
+        ids = tokenizer.token_to_id(first), tokenizer.token_to_id(last)
+        if ids[0] is not None and ids[1] is not None:
+            tokenizer.post_processor = TemplateProcessing(
+                single=f"{first} $A {last}", special_tokens=[(first, ids[0]), (last, ids[1])]
+            )
+            return
+    raise CheckpointError(
+        "The tokeniser has neither [CLS] and [SEP] nor <s> and </s>: no BERT reads its output."
+    )
+
+
+def _encodable(text: str) -> str:
+    """UTF-8 has no lone surrogates, and JSON's escapes can make them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _cut(text: str, window: int) -> str:
+    """The first ``window`` characters, without the word that the cut splits unless it is very long."""
+    if len(text) <= window:
+        return text
+    head = text[:window]
+    if text[window].isspace():
+        return head
+    words = head.rsplit(None, 1)
+    return words[0] if len(words) > 1 and len(words[1]) <= _LONG_WORD else head
+
+
+def _encoded(encoding: "Encoding") -> EncodedText:
+    return EncodedText(np.array(encoding.ids, dtype=np.int32), bool(encoding.overflowing))

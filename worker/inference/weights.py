@@ -1,0 +1,204 @@
+"""From weight files to one state dict in float32, without running anything that they contain."""
+
+import codecs
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from worker.inference.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+SAFETENSORS: Final = "model.safetensors"
+SAFETENSORS_INDEX: Final = "model.safetensors.index.json"
+PICKLED: Final = "pytorch_model.bin"
+PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
+
+_PREFIXES: Final = ("module.", "model.", "_orig_mod.")
+_SCALE: Final = ".scale"
+_RENAMED: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+
+def choose_weights(names: set[str], origin: str) -> str:
+    """Pick one weight file (or index) among the file names of a checkpoint, safetensors first.
+
+    Args:
+        names: POSIX paths relative to the checkpoint.
+        origin: How the checkpoint is called in the message.
+
+    Raises:
+        CheckpointError: None is there, or several ``.pt`` files and nothing tells which.
+    """
+    for name in (SAFETENSORS, SAFETENSORS_INDEX, PICKLED, PICKLED_INDEX):
+        if name in names:
+            return name
+    # LQ-KBERT publishes model/lq-kbert-base.pt, one folder down.
+    for depth in (0, 1):
+        found = sorted(name for name in names if name.endswith(".pt") and name.count("/") == depth)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise CheckpointError(
+                f"{origin}: holds several .pt files ({', '.join(found)}); set `model.ref` to one of them."
+            )
+    raise CheckpointError(
+        f"{origin}: holds no weights: expected {SAFETENSORS} (or its index), {PICKLED} or one .pt file."
+    )
+
+
+def shards(index: Path) -> tuple[Path, ...]:
+    """Files that an index names, which must lie beside it.
+
+    Raises:
+        CheckpointError: The index cannot be read, points elsewhere, or a file is absent.
+    """
+    try:
+        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: is not a weight index; fetch the checkpoint again.") from error
+    for name in names:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index}: names {name!r}, which does not lie beside the index.")
+        if not (index.parent / name).is_file():
+            raise CheckpointError(f"{index}: names {name}, which is missing; fetch the checkpoint again.")
+    return tuple(index.parent / name for name in names)
+
+
+def read_weights(files: tuple[Path, ...]) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
+    """Read all files into one state dict.
+
+    Returns:
+        The state dict (names without ``module.`` or ``model.``, all float32, int8 dequantised), and what
+        an LQ-KBERT ``.pt`` says beside it (``model_name``, ``emo_threshold``).
+
+    Raises:
+        CheckpointError: A file is damaged, holds more than tensors, or repeats a name.
+    """
+    state: dict[str, torch.Tensor] = {}
+    extra: dict[str, Any] = {}
+    for file in files:
+        tensors, beside = _read_one(file)
+        extra.update(beside)
+        for name, tensor in tensors.items():
+            plain = _plain_name(name)
+            if plain in state:
+                raise CheckpointError(f"{file}: holds {plain} twice; remove one of them.")
+            state[plain] = tensor
+    return _to_float(state, files[0]), extra
+
+
+def digest(files: tuple[Path, ...]) -> str:
+    """SHA-256 over the files in order of their names, as hex."""
+    total = hashlib.sha256()
+    for file in sorted(files, key=lambda path: path.name):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def _read_one(file: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(file), {}
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: cannot be read ({error}); fetch it again.") from error
+    return _unwrap(_unpickle(file), file)
+
+
+def _unpickle(file: Path) -> Any:
+    """Load tensors and plain values only: a pickle that names any other function is refused unrun."""
+    import numpy as np
+    import torch
+
+    # Thresholds tuned with numpy are pickled as numpy scalars: data, like a float.
+    scalar: Any = np.float64(0).__reduce__()[0]
+    harmless: list[Any] = [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        (codecs.encode, "_codecs.encode"),
+        np.dtype,
+        np.dtypes.Float64DType,
+        np.dtypes.Float32DType,
+    ]
+    try:
+        with torch.serialization.safe_globals(harmless):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file}: holds more than weights, and code from a checkpoint never runs; "
+            "save its state_dict as safetensors."
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}); fetch it again.") from error
+
+
+def _unwrap(loaded: Any, file: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
+    import torch
+
+    extra: dict[str, Any] = {}
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        extra = {key: _as_plain(value) for key, value in loaded.items() if key != "state_dict"}
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping) or not all(isinstance(name, str) for name in loaded):
+        raise CheckpointError(f"{file}: holds no state_dict; save `model.state_dict()`.")
+    other = [name for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
+    if other:
+        raise CheckpointError(f"{file}: {other[0]} is no tensor; save `model.state_dict()`.")
+    return dict(loaded), extra
+
+
+def _as_plain(value: Any) -> Any:
+    """Numbers out of tensors and numpy scalars."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _plain_name(name: str) -> str:
+    while name.startswith(_PREFIXES):
+        name = name.split(".", 1)[1]
+    for old, new in _RENAMED.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _to_float(state: dict[str, "torch.Tensor"], origin: Path) -> dict[str, "torch.Tensor"]:
+    import torch
+
+    floats: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith(_SCALE) and name.removesuffix(_SCALE) in state:
+            continue
+        if tensor.dtype == torch.int8:
+            tensor = _dequantise(name, tensor, state.get(name + _SCALE), origin)  # noqa: PLW2901
+        elif name + _SCALE in state:
+            raise CheckpointError(f"{origin}: {name}{_SCALE} scales a tensor that is not int8.")
+        tensor = tensor.to(torch.float32)  # noqa: PLW2901
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{origin}: {name} holds NaN or infinity; the training has diverged.")
+        floats[name] = tensor
+    return floats
+
+
+def _dequantise(
+    name: str, weight: "torch.Tensor", scale: "torch.Tensor | None", origin: Path
+) -> "torch.Tensor":
+    """``W[i, j] = q[i, j] * scale[i]``."""
+    import torch
+
+    if scale is None:
+        raise CheckpointError(f"{origin}: {name} is int8 and {name}{_SCALE} is missing.")
+    if weight.ndim != 2 or tuple(scale.shape) != (weight.shape[0],):
+        raise CheckpointError(
+            f"{origin}: {name}{_SCALE} is {list(scale.shape)}, and {name} is {list(weight.shape)}: "
+            "one number a row is needed."
+        )
+    return weight.to(torch.float32).mul_(scale.to(torch.float32)[:, None])
