@@ -1,0 +1,164 @@
+"""Windows out of Redis: one pipelined call for all windows of one coin."""
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from schemas.aggregates import CoinAggregates, WindowMetrics
+from schemas.windows import MARKET, WINDOWS, Window
+from worker.aggregates.buckets import HOURS_A_DAY, MINUTES_AN_HOUR, ROW
+from worker.aggregates.contribution import LATE, MESSAGES
+from worker.aggregates.keys import Keys
+from worker.aggregates.store import Command, RedisStore
+from worker.aggregates.windows import CoinHistory, Row, freshness, metrics, past_week, span, total
+
+_COINS_A_CALL: Final = 64
+_MINUTE_MS: Final = 60_000
+
+
+class AggregateReader:
+    """Reads what `Aggregator` wrote under the same prefix."""
+
+    def __init__(self, store: RedisStore, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+
+    async def coins(self) -> list[str]:
+        """Symbols that ever had a signal, sorted; MARKET is not among them.
+
+        Raises:
+            ConnectionFailedError: Redis does not answer.
+        """
+        (members,) = await self._store.once([("SMEMBERS", self._keys.coins)])
+        return sorted({member.decode() for member in members} - {MARKET})
+
+    async def coin(self, symbol: str, at: datetime | None = None) -> CoinAggregates:
+        """Every window of one coin (or of MARKET).
+
+        Args:
+            symbol: ticker; one without signals gives zeros and nulls.
+            at: when the windows end, now by default. Minute buckets live for 25 h, so
+                4h and 24h are whole for moments up to an hour back.
+
+        Raises:
+            ConnectionFailedError: Redis does not answer.
+        """
+        at_ms = _milliseconds(at)
+        minute = at_ms // _MINUTE_MS
+        question = _Question(self._keys, WINDOWS, minute)
+        commands = [*question.about(symbol), *question.messages_of(MARKET)]
+        answers = await self._store.once(commands)
+        history = question.history(answers)
+        market = history if symbol == MARKET else question.read_buckets(answers[-1])
+        return CoinAggregates(
+            symbol=symbol,
+            as_of=datetime.fromtimestamp(at_ms / 1_000, UTC),
+            freshness=freshness(history, at_ms),
+            windows={
+                window: metrics(
+                    window,
+                    minute,
+                    history,
+                    total(history, window, minute),
+                    total(market, window, minute)[MESSAGES],
+                )
+                for window in WINDOWS
+            },
+        )
+
+    async def window(self, window: Window, at: datetime | None = None) -> dict[str, WindowMetrics]:
+        """One window of MARKET and of every coin that ever had a signal, by symbol.
+
+        Raises:
+            ConnectionFailedError: Redis does not answer.
+        """
+        minute = _milliseconds(at) // _MINUTE_MS
+        question = _Question(self._keys, [window], minute)
+        symbols = [MARKET, *await self.coins()]
+        histories: list[CoinHistory] = []
+        for start in range(0, len(symbols), _COINS_A_CALL):
+            group = [question.about(symbol) for symbol in symbols[start : start + _COINS_A_CALL]]
+            answers = await self._store.once([command for commands in group for command in commands])
+            size = len(group[0])
+            histories += [question.history(answers[n : n + size]) for n in range(0, len(answers), size)]
+        totals = [total(history, window, minute) for history in histories]
+        return {
+            symbol: metrics(window, minute, history, summed, totals[0][MESSAGES])
+            for symbol, history, summed in zip(symbols, histories, totals, strict=True)
+        }
+
+
+class _Question:
+    """Which keys some windows need, and how their answers are read."""
+
+    def __init__(self, keys: Keys, windows: Collection[Window], minute: int) -> None:
+        self._keys = keys
+        spans = {window: span(window, minute) for window in windows}
+        self._spans = spans
+        self._hours = sorted({n // MINUTES_AN_HOUR for part in spans.values() for n in part.every_minute()})
+        hours: set[int] = set(past_week(minute)).union(*(part.hours for part in spans.values()))
+        self._days = sorted({hour // HOURS_A_DAY for hour in hours})
+
+    def about(self, symbol: str) -> list[Command]:
+        """Everything about one coin."""
+        keys = self._keys
+        counts: list[Command] = [
+            (
+                "PFCOUNT",
+                *(keys.minute_authors(symbol, minute) for minute in part.every_minute()),
+                *(keys.hour_authors(symbol, hour) for hour in part.hours),
+            )
+            for part in self._spans.values()
+        ]
+        return [("HMGET", keys.state(symbol), "first", "newest"), *self.messages_of(symbol), *counts]
+
+    def messages_of(self, symbol: str) -> list[Command]:
+        """Its buckets only."""
+        keys = self._keys
+        return [
+            (
+                "MGET",
+                *(keys.minutes(symbol, hour) for hour in self._hours),
+                *(keys.hours(symbol, day) for day in self._days),
+            )
+        ]
+
+    def history(self, answers: Sequence[Any]) -> CoinHistory:
+        """From the answers to `about`."""
+        (first, newest), buckets, *counts = answers
+        read = self.read_buckets(buckets)
+        return CoinHistory(
+            minutes=read.minutes,
+            hours=read.hours,
+            authors=dict(zip(self._spans, counts[: len(self._spans)], strict=True)),
+            first=None if first is None else int(first),
+            newest=None if newest is None else int(newest),
+        )
+
+    def read_buckets(self, values: Sequence[bytes | None]) -> CoinHistory:
+        """From the answer to `messages_of`."""
+        split = len(self._hours)
+        return CoinHistory(
+            minutes=_rows(self._hours, values[:split], MINUTES_AN_HOUR),
+            hours=_rows(self._days, values[split:], HOURS_A_DAY),
+        )
+
+
+def _rows(numbers: Iterable[int], values: Sequence[bytes | None], parts: int) -> dict[int, Row]:
+    """Buckets with content by their own number, from the strings of ``parts`` buckets each."""
+    return {
+        number * parts + place: row
+        for number, value in zip(numbers, values, strict=True)
+        if value is not None
+        for place, row in enumerate(ROW.iter_unpack(value))
+        if row[MESSAGES] or row[LATE]
+    }
+
+
+def _milliseconds(at: datetime | None) -> int:
+    if at is None:
+        return int(time.time() * 1_000)
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return int(at.timestamp() * 1_000)

@@ -1,0 +1,273 @@
+"""The connection to Redis: few connections, one pipelined call a batch, and patience.
+
+redis-py's pool raises when it is empty instead of waiting, and a cancelled call leaves
+its reply unread on the connection, where the next call would take it for its own. So a
+semaphore of ours stands before the pool, and every call runs to its end, shielded.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import structlog
+from redis import exceptions as refusals
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from worker.errors import ConfigurationError, ConnectionFailedError
+
+log = structlog.get_logger(__name__)
+
+Command = tuple[str | bytes | int | float, ...]
+"""A Redis command and its arguments."""
+
+_CHUNK: Final = 256
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+_DEADLINE_OF_CLOSE: Final = 5.0
+
+# What a failover, a restart, a full memory or a split network answers: it passes.
+_PASSING: Final = (
+    refusals.ConnectionError,
+    refusals.TimeoutError,
+    refusals.ReadOnlyError,
+    refusals.ClusterDownError,
+    refusals.TryAgainError,
+    refusals.SlotNotCoveredError,
+    refusals.OutOfMemoryError,
+    OSError,
+)
+_PASSING_CODES: Final = ("MISCONF", "NOREPLICAS", "BUSY")
+"""The disk is full, too few replicas, another's script runs: errors without a class of their own."""
+
+# Some are subclasses of ConnectionError, but no waiting mends them.
+_LASTING: Final = (refusals.AuthenticationError, refusals.AuthorizationError, refusals.NoPermissionError)
+
+
+class Script:
+    """A Lua script, called by its digest; the store loads it where the server does not know it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        _scripts[self.digest] = self
+
+    def call(self, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Command:
+        """The command that runs it."""
+        return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+
+
+_scripts: dict[str, Script] = {}
+
+
+class RedisStore:
+    """Runs commands on one Redis or a Redis Cluster; use it as an async context manager."""
+
+    def __init__(
+        self, url: str, *, cluster: bool = False, connections: int = 2, answer_timeout: float = 5.0
+    ) -> None:
+        """Prepare; nothing connects before the first call.
+
+        Args:
+            url: ``redis://[user:password@]host:port/db``; ``rediss://`` for TLS.
+            cluster: whether ``url`` is a node of a Redis Cluster.
+            connections: calls in flight at the same time (per node of a cluster).
+            answer_timeout: seconds after which a silent server counts as gone.
+
+        Raises:
+            ConfigurationError: ``url`` is no Redis address.
+        """
+        self.url = url
+        self.cluster = cluster
+        self.address = address(url)
+        options: dict[str, Any] = {
+            "protocol": 2,  # RESP3 adds pushed messages, which this has no use for
+            "socket_timeout": answer_timeout,
+            "socket_connect_timeout": answer_timeout,
+            "health_check_interval": 15,  # else a subscription never notices that the network split
+        }
+        self.client: Redis | RedisCluster
+        try:
+            if cluster:
+                self.client = RedisCluster.from_url(url, **options)
+            else:
+                self.client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+        except ValueError as error:
+            raise ConfigurationError(f"redis.url (KBERT_REDIS__URL) is no Redis address: {error}") from error
+        self._free = asyncio.Semaphore(connections)
+        self._in_flight: set[asyncio.Task[list[Any]]] = set()
+
+    async def check(self) -> None:
+        """Ask whether Redis is there and usable.
+
+        Raises:
+            ConnectionFailedError: it is not.
+            ConfigurationError: it is, but not as the settings say.
+        """
+        await self.once([("GET", "kbert")])
+
+    async def once(self, commands: Sequence[Command]) -> list[Any]:
+        """Run commands in one pipeline, or fail at once: for readers.
+
+        Raises:
+            ConnectionFailedError: Redis does not answer.
+            ConfigurationError: Redis refuses us.
+        """
+        answers, failures = await self._attempt(commands)
+        for error in failures.values():
+            self._raise_if_lasting(error)
+            raise ConnectionFailedError(
+                f"Redis at {self.address} does not answer: start it, or correct redis.url "
+                f"(KBERT_REDIS__URL) ({_text(error)})."
+            ) from error
+        return answers
+
+    async def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Run commands, again and again until Redis has answered each: for writers.
+
+        A command may run twice where an answer is lost, so each has to bear that.
+
+        Raises:
+            ConfigurationError: Redis refuses us, which no waiting mends.
+        """
+        answers: list[Any] = []
+        for start in range(0, len(commands), _CHUNK):
+            answers += await self._run_chunk(commands[start : start + _CHUNK])
+        return answers
+
+    async def _run_chunk(self, commands: Sequence[Command]) -> list[Any]:
+        answers: list[Any] = [None] * len(commands)
+        missing = list(range(len(commands)))
+        pause, gone_since = _FIRST_PAUSE, None
+        while True:
+            found, failures = await self._attempt([commands[n] for n in missing])
+            for index, answer in zip(missing, found, strict=True):
+                answers[index] = answer
+            missing = [missing[n] for n in failures]
+            if not missing:
+                if gone_since is not None:
+                    log.info("aggregates.redis_back", gone_for=round(time.monotonic() - gone_since, 3))
+                return answers
+            for error in failures.values():
+                self._raise_if_lasting(error)
+                if gone_since is None:
+                    gone_since = time.monotonic()
+                    log.warning("aggregates.redis_gone", address=self.address, error=_text(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _raise_if_lasting(self, error: Exception) -> None:
+        if isinstance(error, refusals.MovedError) and not self.cluster:
+            raise ConfigurationError(
+                f"Redis at {self.address} is a cluster: set redis.cluster (KBERT_REDIS__CLUSTER) to true."
+            ) from error
+        if isinstance(error, refusals.RedisClusterException) and "mode is not enabled" in str(error):
+            raise ConfigurationError(
+                f"Redis at {self.address} is no cluster: set redis.cluster (KBERT_REDIS__CLUSTER) to false."
+            ) from error
+        if _is_refusal(error):
+            raise ConfigurationError(
+                f"Redis at {self.address} refuses us: correct user and password in redis.url "
+                f"(KBERT_REDIS__URL), or its ACL ({_text(error)})."
+            ) from error
+
+    async def _attempt(self, commands: Sequence[Command]) -> tuple[list[Any], dict[int, Exception]]:
+        """One pipelined call: the answers, and what failed, by place, and may succeed later.
+
+        Raises:
+            redis.exceptions.ResponseError: a command is wrong, which is a bug.
+        """
+        task = asyncio.ensure_future(self._pipeline(commands))
+        self._in_flight.add(task)
+        task.add_done_callback(self._done)
+        try:
+            answers = await asyncio.shield(task)
+        except (*_PASSING, refusals.RedisClusterException) as error:
+            return [None] * len(commands), dict.fromkeys(range(len(commands)), error)
+        failures = {n: answer for n, answer in enumerate(answers) if isinstance(answer, Exception)}
+        for failure in failures.values():
+            if not _is_expected(failure):
+                raise failure
+        return answers, failures
+
+    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        async with self._free:
+            answers = await self._send(commands)
+            unknown = [n for n, answer in enumerate(answers) if isinstance(answer, refusals.NoScriptError)]
+            if unknown:  # the server was restarted, or never saw the script
+                for digest in {str(commands[n][1]) for n in unknown}:
+                    await self.client.script_load(_scripts[digest].source)
+                again = await self._send([commands[n] for n in unknown])
+                for n, answer in zip(unknown, again, strict=True):
+                    answers[n] = answer
+            return answers
+
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+        pipeline = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute(raise_on_error=False)
+
+    def _done(self, task: "asyncio.Task[list[Any]]") -> None:
+        self._in_flight.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may be cancelled and gone; read, so that asyncio does not complain
+
+    async def aclose(self) -> None:
+        """Let calls in flight end (at most 5 s) and disconnect."""
+        if self._in_flight:
+            _, late = await asyncio.wait(self._in_flight, timeout=_DEADLINE_OF_CLOSE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self.client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def address(url: str) -> str:
+    """Host and port (or socket path) of a Redis URL, without user and password.
+
+    Raises:
+        ConfigurationError: its port is no number.
+    """
+    parts = urlsplit(url)
+    try:
+        port = parts.port or 6379
+    except ValueError as error:
+        raise ConfigurationError(f"redis.url (KBERT_REDIS__URL) is no Redis address: {error}") from error
+    return f"{parts.hostname}:{port}" if parts.hostname else parts.path
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether it passes, or `_raise_if_lasting` has a sentence for it."""
+    passes = isinstance(error, _PASSING) or str(error).startswith(_PASSING_CODES)
+    return passes or isinstance(error, refusals.MovedError) or _is_refusal(error)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether user, password or ACL are wrong."""
+    return (
+        isinstance(error, _LASTING)
+        or isinstance(error.__cause__, _LASTING)  # the cluster client wraps what its nodes answer
+        or str(error).startswith("ACL failure in script")
+    )
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,102 @@
+"""Aggregates as a bot reads them."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+import structlog
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+
+from schemas.aggregates import AggregateChange, CoinAggregates, WindowMetrics
+from schemas.windows import Window
+from worker.aggregates.keys import DEFAULT_PREFIX, Keys
+from worker.aggregates.reader import AggregateReader
+from worker.aggregates.store import RedisStore
+
+log = structlog.get_logger(__name__)
+
+_POLL_SECONDS = 1.0
+_PAUSE_SECONDS = 0.5
+
+
+class Aggregates:
+    """Reads the rolling windows; use it as an async context manager.
+
+    ::
+
+        async with Aggregates("redis://127.0.0.1:6379/0") as aggregates:
+            bitcoin = await aggregates.get("BTC")
+            print(bitcoin.windows["1h"].sentiment_index)
+
+    Args:
+        url: ``redis://[user:password@]host:port/db``; ``rediss://`` for TLS.
+        prefix: what the writer puts before every key.
+        cluster: whether ``url`` is a node of a Redis Cluster.
+
+    Entering raises ConnectionFailedError where Redis does not answer, and
+    ConfigurationError where it refuses; every read may raise ConnectionFailedError.
+    """
+
+    def __init__(self, url: str, prefix: str = DEFAULT_PREFIX, cluster: bool = False) -> None:
+        self._keys = Keys(prefix)
+        self._store = RedisStore(url, cluster=cluster)
+        self._reader = AggregateReader(self._store, self._keys)
+
+    async def coins(self) -> list[str]:
+        """Symbols that ever had a signal, sorted; the pseudo-symbol MARKET is not among them."""
+        return await self._reader.coins()
+
+    async def get(self, symbol: str, at: datetime | None = None) -> CoinAggregates:
+        """Every window of one coin, or of ``"MARKET"``; zeros and nulls where nothing is known.
+
+        Args:
+            symbol: ticker, as in ``CryptoSignal.coins``.
+            at: when the windows end; now by default, at most an hour ago.
+        """
+        return await self._reader.coin(symbol, at)
+
+    async def all(self, window: Window = "1h", at: datetime | None = None) -> dict[str, WindowMetrics]:
+        """One window of ``"MARKET"`` and of every coin, by symbol."""
+        return await self._reader.window(window, at)
+
+    async def changes(self) -> AsyncGenerator[AggregateChange, None]:
+        """What changed, after each applied batch, from now on and without end.
+
+        After an outage it goes on by itself; what changed meanwhile is not told.
+
+        Raises:
+            ConnectionFailedError: Redis does not answer at the start.
+        """
+        await self._store.check()
+        while True:
+            try:
+                async with self._store.client.pubsub(ignore_subscribe_messages=True) as channel:
+                    await channel.subscribe(self._keys.changes)
+                    while True:
+                        message = await channel.get_message(timeout=_POLL_SECONDS)
+                        if message is not None:
+                            yield AggregateChange.model_validate_json(message["data"])
+            except ValidationError as error:
+                log.warning("aggregates.change_unreadable", error=str(error))
+            except (RedisError, OSError) as error:
+                log.warning("aggregates.changes_interrupted", error=str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._store.check()
+        except BaseException:
+            await self._store.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._store.aclose()

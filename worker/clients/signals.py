@@ -1,0 +1,151 @@
+"""Signals as a bot reads them."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+
+from schemas import topics
+from schemas.signals import CryptoSignal
+from worker.errors import ConnectionFailedError
+
+_REMEMBERED_IDS = 100_000
+
+
+class SignalStream:
+    """Async iterator over ``signals.crypto``; use it as an async context manager.
+
+    ::
+
+        async with SignalStream("127.0.0.1:9092", coins=["BTC"], min_certainty=0.6) as stream:
+            async for signal in stream:
+                ...
+
+    Args:
+        bootstrap_servers: ``host:port``, several joined by commas.
+        topic: the signals topic.
+        coins: only signals that name one of these symbols.
+        actions: only these values of ``action_signal``.
+        sentiments: only these values of ``sentiment_strength``.
+        min_certainty: only signals at least as certain.
+        min_relevance: only signals at least as relevant.
+        since: start with signals processed at this time or later; by default with new ones.
+        group_id: share the partitions with other streams of this group, and go on after a
+            restart where the group left off. Without it each stream sees everything.
+        client_options: further keyword arguments of an aiokafka client, such as TLS and SASL.
+
+    At least once: a worker that died may have sent a signal twice. Repeats among the last
+    100,000 ids are removed here.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        topic: str = topics.SIGNALS_CRYPTO,
+        coins: Collection[str] | None = None,
+        actions: Collection[str] | None = None,
+        sentiments: Collection[str] | None = None,
+        min_certainty: float = 0.0,
+        min_relevance: float = 0.0,
+        since: datetime | None = None,
+        group_id: str | None = None,
+        **client_options: Any,
+    ) -> None:
+        self._address = bootstrap_servers
+        self._topic = topic
+        self._coins = frozenset(coins) if coins is not None else None
+        self._actions = frozenset(actions) if actions is not None else None
+        self._sentiments = frozenset(sentiments) if sentiments is not None else None
+        self._min_certainty = min_certainty
+        self._min_relevance = min_relevance
+        self._since = since.astimezone(UTC) if since is not None else None
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self.unreadable = 0
+        """Records that are no CryptoSignal: another schema version, or another program's."""
+        self._consumer = AIOKafkaConsumer(
+            topic,
+            bootstrap_servers=bootstrap_servers,
+            group_id=group_id,
+            enable_auto_commit=group_id is not None,
+            auto_offset_reset="earliest" if since is not None else "latest",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=100,
+            **client_options,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            ConnectionFailedError: no broker answers.
+        """
+        try:
+            await self._consumer.start()
+            if self._since is not None:
+                await self._seek_to(self._since)
+        except KafkaError as error:
+            await self._consumer.stop()
+            raise ConnectionFailedError(
+                f"No Kafka broker answers at {self._address}: start one or correct the address ({error})."
+            ) from error
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._consumer.stop()
+
+    async def __aiter__(self) -> AsyncIterator[CryptoSignal]:
+        """Signals that pass the filters, in the order of each partition."""
+        async for record in self._consumer:
+            try:
+                signal = CryptoSignal.model_validate_json(record.value or b"")
+            except ValidationError:
+                self.unreadable += 1
+                continue
+            if self._wanted(signal) and self._is_new(signal.id):
+                yield signal
+
+    def _wanted(self, signal: CryptoSignal) -> bool:
+        return (
+            (self._coins is None or not self._coins.isdisjoint(signal.coins))
+            and (self._actions is None or signal.action_signal in self._actions)
+            and (self._sentiments is None or signal.sentiment_strength in self._sentiments)
+            and signal.certainty >= self._min_certainty
+            and signal.relevance >= self._min_relevance
+            and (self._since is None or signal.processed_at >= self._since)
+        )
+
+    def _is_new(self, message_id: str) -> bool:
+        if message_id in self._seen:
+            return False
+        self._seen[message_id] = None
+        if len(self._seen) > _REMEMBERED_IDS:
+            self._seen.popitem(last=False)
+        return True
+
+    async def _seek_to(self, since: datetime) -> None:
+        """To the first record written at that time: a signal is never written before it is processed."""
+        partitions = [
+            TopicPartition(self._topic, p) for p in self._consumer.partitions_for_topic(self._topic) or ()
+        ]
+        found = await self._consumer.offsets_for_times(
+            dict.fromkeys(partitions, int(since.timestamp() * 1000))
+        )
+        mine = self._consumer.assignment()
+        for partition, place in found.items():
+            if partition not in mine:
+                continue
+            if place is None:
+                await self._consumer.seek_to_end(partition)
+            else:
+                self._consumer.seek(partition, place.offset)
