@@ -1,0 +1,109 @@
+"""The catalogue turned round: from what is written to the coin that is meant."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from worker.coins.catalogue import Catalogue, Certainty
+
+_PART = re.compile(r"[가-힣]+|[A-Za-z0-9]+")
+_HANGUL = re.compile(r"[가-힣]+")
+# 비트코인캐시 is also written 비트코인 캐시, 월드코인 also 월드 코인.
+_SPACED_TAILS = ("코인", "토큰", "체인", "네트워크", "프로토콜", "파이낸스", "스왑", "다오", "캐시", "캐쉬", "클래식", "골드", "이누", "에이아이", "스퀘어")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a spelling may stand for."""
+
+    symbol: str
+    certainty: Certainty
+
+
+# What an ignored phrase stands for.
+NO_COIN = Reading("", Certainty.SURE)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticker:
+    """How a Latin word may stand for a coin; ``None`` where that form does not count."""
+
+    symbol: str
+    as_written: str
+    capitals: Certainty | None
+    other_case: Certainty | None
+
+
+@dataclass(frozen=True, slots=True)
+class NameIndex:
+    """Spellings by their form.
+
+    ``hangul``: one Korean word. ``latin``: one Latin word, lower case.
+    ``sequences``: names of several parts by their first part in lower case,
+    longest first; parts stand directly behind each other or apart by one space.
+    ``against``: by symbol, the words that speak for an everyday meaning.
+    """
+
+    hangul: dict[str, Reading]
+    latin: dict[str, Ticker]
+    sequences: dict[str, list[tuple[tuple[str, ...], Reading]]]
+    against: dict[str, tuple[str, ...]]
+
+
+def build_index(catalogue: Catalogue) -> NameIndex:
+    """Index every spelling of every coin; of two coins with one spelling the later wins."""
+    hangul: dict[str, Reading] = {}
+    latin: dict[str, Ticker] = {}
+    sequences: dict[tuple[str, ...], Reading] = {}
+    for coin in catalogue:
+        for ticker in coin.tickers:
+            latin[ticker.lower()] = Ticker(coin.symbol, ticker, Certainty.SURE, Certainty.AMBIGUOUS)
+    for coin in catalogue:
+        # A coin's own symbol comes after former tickers of others: BTC is never somebody's alias.
+        latin[coin.symbol.lower()] = Ticker(
+            coin.symbol,
+            coin.symbol,
+            None if coin.explicit else Certainty.SURE,
+            None if coin.explicit or len(coin.symbol) < 3 else Certainty.AMBIGUOUS,
+        )
+    for coin in catalogue:
+        for name, certainty in coin.spellings():
+            reading = Reading(coin.symbol, certainty)
+            for parts in _spellings(name, certainty):
+                if len(parts) > 1:
+                    sequences[tuple(part.lower() for part in parts)] = reading
+                elif _HANGUL.fullmatch(parts[0]):
+                    hangul[parts[0]] = reading
+                else:
+                    latin[parts[0].lower()] = _ticker(coin.symbol, parts[0], certainty, explicit=coin.explicit)
+    for phrase in catalogue.ignored:
+        for parts in _spellings(phrase, Certainty.AMBIGUOUS):
+            sequences[tuple(part.lower() for part in parts)] = NO_COIN
+    by_first: dict[str, list[tuple[tuple[str, ...], Reading]]] = {}
+    for parts, reading in sequences.items():
+        by_first.setdefault(parts[0], []).append((parts[1:], reading))
+    for candidates in by_first.values():
+        candidates.sort(key=lambda candidate: -sum(map(len, candidate[0])))
+    return NameIndex(hangul, latin, by_first, {coin.symbol: coin.against for coin in catalogue if coin.against})
+
+
+def _ticker(symbol: str, word: str, certainty: Certainty, *, explicit: bool) -> Ticker:
+    """A Latin name: in any case if it is sure, else in small letters only among much market talk."""
+    if explicit and word.upper() == symbol:
+        return Ticker(symbol, word, None, None)
+    if certainty is Certainty.SURE:
+        return Ticker(symbol, word, certainty, certainty)
+    return Ticker(symbol, word, certainty, Certainty.COMMON if len(word) > 2 else None)
+
+
+def _spellings(name: str, certainty: Certainty) -> Iterator[tuple[str, ...]]:
+    """The parts of a name in every spacing: each space may be left out, some tails may stand apart."""
+    words = re.split(r"[ .-]", name)
+    if certainty <= Certainty.LIKELY and len(words) == 1:
+        tail = next((tail for tail in _SPACED_TAILS if name.endswith(tail)), None)
+        if tail is not None and len(name) - len(tail) >= 2:
+            words = [name.removesuffix(tail), tail]
+    for gaps in product(("", " "), repeat=len(words) - 1):
+        joined = words[0] + "".join(gap + word for gap, word in zip(gaps, words[1:], strict=True))
+        yield tuple(_PART.findall(joined))
