@@ -1,0 +1,114 @@
+"""Reading texts labelled by the labelling guide (data/LABELING.md): JSONL or CSV, also gzipped."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS, Action, Emotion, Sentiment
+from worker.training.examples import Example
+
+PACKAGED: Final = Path(__file__).parent / "data" / "crypto_ko.jsonl.gz"
+SHORT: Final = Path(__file__).parent / "data" / "short_ko.jsonl.gz"
+_LISTS: Final = ("coins", "emotions")
+_SUFFIXES: Final = (".jsonl", ".csv")
+
+Score = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class DatasetError(ValueError):
+    """A data file cannot be used; the message names the file and the line."""
+
+
+class LabelledText(BaseModel):
+    """One labelled text. ``file`` is the register it belongs to, by default the name of its file."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    text: str = Field(min_length=1)
+    source: Literal["chat", "news"]
+    coins: tuple[str, ...]
+    sentiment_strength: Sentiment
+    action_signal: Action
+    emotions: tuple[Emotion, ...]
+    certainty: Score
+    relevance: Score
+    toxicity: Score
+    file: str = ""
+
+    def example(self) -> Example:
+        """The text with targets for the four crypto heads."""
+        return Example(
+            self.text,
+            {
+                "head_senti": SENTIMENTS.index(self.sentiment_strength),
+                "head_act": ACTIONS.index(self.action_signal),
+                "head_emo": tuple(float(name in self.emotions) for name in EMOTIONS),
+                "head_reg": (self.certainty, self.relevance, self.toxicity),
+            },
+        )
+
+
+def _csv_rows(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a CSV file with a header; lists are separated by ``|``."""
+    reader = csv.DictReader(lines)
+    for row in reader:
+        filled: dict[str, Any] = {
+            key: value for key, value in row.items() if key is not None and value is not None
+        }
+        for key in _LISTS:
+            if key in filled:
+                filled[key] = [item.strip() for item in filled[key].split("|") if item.strip()]
+        yield reader.line_num, filled
+
+
+def _jsonl_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DatasetError(f"{path}:{number}: not JSON: {error}") from error
+
+
+def load_labelled(path: Path) -> list[LabelledText]:
+    """All rows of a .jsonl, .jsonl.gz, .csv or .csv.gz file.
+
+    Raises DatasetError, which names the file and the line, where a row is not as the guide says.
+    """
+    plain = path.name.removesuffix(".gz")
+    suffix = Path(plain).suffix
+    if suffix not in _SUFFIXES:
+        raise DatasetError(f"{path}: a data file ends in .jsonl or .csv, with or without .gz")
+    try:
+        raw = path.read_bytes()
+        content = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
+    lines = io.StringIO(content, newline="")
+    rows: list[LabelledText] = []
+    for number, row in _csv_rows(lines) if suffix == ".csv" else _jsonl_rows(path, lines):
+        try:
+            item = LabelledText.model_validate(row)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"]) or "row"
+            raise DatasetError(f"{path}:{number}: {where}: {problem['msg']}") from error
+        rows.append(item if item.file else item.model_copy(update={"file": Path(plain).stem}))
+    if not rows:
+        raise DatasetError(f"{path}: no rows")
+    return rows
+
+
+def load_all(paths: Sequence[Path]) -> list[LabelledText]:
+    """The rows of several files; a text that is there twice counts once, the first time."""
+    seen: dict[str, LabelledText] = {}
+    for path in paths:
+        for row in load_labelled(path):
+            seen.setdefault(row.text, row)
+    return list(seen.values())

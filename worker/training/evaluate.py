@@ -1,0 +1,166 @@
+"""Judging a crypto model on labelled texts, through the inference that the worker runs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.labels import ACTIONS, EMOTIONS, SCORES, SENTIMENTS
+from worker.training.baseline import TfidfBaseline
+from worker.training.crypto import divide
+from worker.training.datasets import PACKAGED, LabelledText, load_all
+from worker.training.metrics import (
+    bootstrap,
+    calibration_error,
+    confusion,
+    macro_f1,
+    multilabel_f1,
+    precision_recall_f1,
+    rank_correlation,
+)
+from worker.training.predictions import Bools, Floats, Ints, Predictions, Truth
+from worker.training.report import (
+    BaselineReport,
+    ClassReport,
+    CryptoReport,
+    GroupReport,
+    HeadReport,
+    ScoreReport,
+)
+
+LENGTHS: Final = ((1, 15), (16, 30), (31, 60), (61, 10_000))
+"""Groups of texts by characters."""
+
+Rows = npt.NDArray[np.intp]
+
+
+def _head(truth: Ints, probabilities: Floats, names: Sequence[str]) -> HeadReport:
+    size, predicted = len(names), probabilities.argmax(1)
+    counts = confusion(truth, predicted, size)
+    precision, recall, f1 = precision_recall_f1(counts)
+    return HeadReport(
+        macro_f1=macro_f1(truth, predicted, size),
+        interval=bootstrap(lambda rows: macro_f1(truth[rows], predicted[rows], size), len(truth)),
+        accuracy=float((truth == predicted).mean()),
+        classes={
+            name: ClassReport(float(precision[i]), float(recall[i]), float(f1[i]), int(counts[i].sum()))
+            for i, name in enumerate(names)
+        },
+        calibration_error=calibration_error(probabilities, truth),
+        confusion=counts.tolist(),
+    )
+
+
+def _emotions(truth: Bools, named: Bools) -> dict[str, ClassReport]:
+    hits = (truth & named).sum(0)
+    f1 = multilabel_f1(truth, named)
+    return {
+        name: ClassReport(
+            float(hits[i] / max(1, named[:, i].sum())),
+            float(hits[i] / max(1, truth[:, i].sum())),
+            float(f1[i]),
+            int(truth[:, i].sum()),
+        )
+        for i, name in enumerate(EMOTIONS)
+    }
+
+
+def _score(truth: Floats, predicted: Floats) -> ScoreReport:
+    errors = np.abs(truth - predicted)
+    interval = bootstrap(lambda rows: float(errors[rows].mean()), len(errors))
+    return ScoreReport(float(errors.mean()), interval, rank_correlation(truth, predicted))
+
+
+def _groups(rows: Sequence[LabelledText]) -> Iterator[tuple[str, Rows]]:
+    """Names and row indices of the groups that have texts: by source, by register, by length."""
+    tests: list[tuple[str, Callable[[LabelledText], bool]]] = [
+        *((f"source {name}", lambda r, name=name: r.source == name) for name in ("chat", "news")),
+        *(
+            (f"register {name}", lambda r, name=name: r.file == name)
+            for name in sorted({r.file for r in rows})
+        ),
+        *(
+            (f"{low} to {high} characters", lambda r, low=low, high=high: low <= len(r.text) <= high)
+            for low, high in LENGTHS
+        ),
+    ]
+    for name, test in tests:
+        chosen = np.flatnonzero([test(row) for row in rows])
+        if len(chosen):
+            yield name, chosen
+
+
+def report(
+    name: str,
+    part: str,
+    rows: Sequence[LabelledText],
+    said: Predictions,
+    baseline_rows: Sequence[LabelledText] | None = None,
+) -> CryptoReport:
+    """Compare predictions with the labels; ``baseline_rows`` train a TF-IDF baseline beside them."""
+    truth = Truth.of(rows)
+    sentiment, action = said.sentiment.argmax(1), said.action.argmax(1)
+
+    def emotion_f1(chosen: Rows) -> float:
+        return float(multilabel_f1(truth.emotions[chosen], said.named[chosen]).mean())
+
+    def group(chosen: Rows) -> GroupReport:
+        return GroupReport(
+            len(chosen),
+            macro_f1(truth.sentiment[chosen], sentiment[chosen], len(SENTIMENTS)),
+            macro_f1(truth.action[chosen], action[chosen], len(ACTIONS)),
+            emotion_f1(chosen),
+        )
+
+    every = np.arange(len(rows))
+    return CryptoReport(
+        model=name,
+        part=part,
+        texts=len(rows),
+        sentiment=_head(truth.sentiment, said.sentiment, SENTIMENTS),
+        ordinal_error=float(np.abs(truth.sentiment - sentiment).mean()),
+        action=_head(truth.action, said.action, ACTIONS),
+        emotions=_emotions(truth.emotions, said.named),
+        emotions_macro_f1=emotion_f1(every),
+        emotions_interval=bootstrap(emotion_f1, len(rows)),
+        scores={n: _score(truth.scores[:, i], said.scores[:, i]) for i, n in enumerate(SCORES)},
+        groups={name: group(chosen) for name, chosen in _groups(rows)},
+        baseline=_baseline(baseline_rows, rows, truth) if baseline_rows else None,
+    )
+
+
+def _baseline(train: Sequence[LabelledText], rows: Sequence[LabelledText], truth: Truth) -> BaselineReport:
+    sentiment, action = TfidfBaseline(train).predict([row.text for row in rows])
+    senti, act = len(SENTIMENTS), len(ACTIONS)
+    return BaselineReport(
+        len(train),
+        macro_f1(truth.sentiment, sentiment, senti),
+        bootstrap(lambda chosen: macro_f1(truth.sentiment[chosen], sentiment[chosen], senti), len(rows)),
+        macro_f1(truth.action, action, act),
+        bootstrap(lambda chosen: macro_f1(truth.action[chosen], action[chosen], act), len(rows)),
+    )
+
+
+def evaluate_crypto(
+    model_ref: str, files: Sequence[Path], baseline: bool, part: Literal["test", "all"] = "test"
+) -> CryptoReport:
+    """Judge the model ``model_ref`` (a folder or Hub id) on labelled files, fp32.
+
+    ``part`` "test" takes the part of the files that `kbert train crypto` keeps out of training, "all" every
+    row: right for files that the model never saw. With ``baseline`` a TF-IDF model is trained beside it, on
+    the train part of the same files ("test") or on the packaged texts ("all").
+    """
+    from worker.inference.load import load_model
+
+    rows = load_all(files or [PACKAGED])
+    if part == "test":
+        parts = divide(rows)
+        judged, taught = parts.test, parts.train
+    else:
+        known = {row.text for row in rows}
+        judged, taught = rows, [row for row in load_all([PACKAGED]) if row.text not in known]
+    model = load_model(model_ref, head_set="crypto", precision="fp32")
+    said = Predictions.of_signals(model.classify([row.text for row in judged]))
+    return report(model_ref, part, judged, said, taught if baseline else None)

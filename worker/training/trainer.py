@@ -1,0 +1,300 @@
+"""One training stage: warm-up, decay, mixed precision, averaging, early stopping, and resuming."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import get_ema_multi_avg_fn as ema
+
+from worker.training.batches import Batch, collate, encode, plan
+from worker.training.curve import write_curve
+from worker.training.examples import Example
+from worker.training.heads import HeadSpec
+from worker.training.losses import class_weights, head_loss
+from worker.training.model import MultiHeadModel
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+Validate = Callable[[MultiHeadModel], dict[str, float]]
+"""Metrics of a model on the validation part; higher ``mean`` is better."""
+Epoch = Callable[[int, random.Random], Sequence[Example]]
+"""The examples of an epoch by its number: the place for augmentation and for mixing in other data."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How texts become token ids."""
+
+    tokenizer: "Tokenizer"
+    prefix: str
+    max_length: int
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """How one stage trains. ``learning_rate`` is that of the heads; layer n of the encoder, counted from
+    the top, gets it times ``layer_decay`` to the n."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: float = 0.06
+    layer_decay: float = 1.0
+    head_factor: float = 1.0
+    weight_decay: float = 0.01
+    smoothing: float = 0.1
+    accumulate: int = 1
+    clip: float = 1.0
+    average: float = 0.0
+    balance: bool = True
+    patience: int = 0
+    save_every: int = 500
+    seed: int = 1
+
+
+class StateMismatchError(ValueError):
+    """The folder holds the state of a run with other settings."""
+
+
+def _parameter_groups(model: MultiHeadModel, config: StageConfig) -> list[dict[str, Any]]:
+    """Parameters by learning rate, those without decay (biases, norms) apart."""
+    depth = model.bert.config.num_hidden_layers
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if name.startswith("bert.encoder.layer."):
+            factor = config.layer_decay ** (depth - 1 - int(name.split(".")[3]))
+        elif name.startswith("bert."):
+            factor = config.layer_decay**depth
+        else:
+            factor = config.head_factor
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": config.learning_rate * factor, "weight_decay": decay}
+        for (factor, decay), parameters in groups.items()
+    ]
+
+
+def _device() -> "torch.device":
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def batch_loss(
+    model: MultiHeadModel,
+    batch: Batch,
+    heads: Sequence[HeadSpec],
+    weights: dict[str, "Tensor"],
+) -> "Tensor":
+    """Weighted sum of the heads' losses; a head counts by the part of the batch that has a target for it."""
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16):
+        vector = model.pooled(batch.ids.to(device), batch.mask.to(device))
+    outputs = {
+        name: head(model.dropout(vector)) for name, head in model.heads.items() if name in batch.targets
+    }
+    total = vector.new_zeros(())
+    for head in heads:
+        if head.name in batch.targets:
+            rows, targets = (t.to(device) for t in batch.targets[head.name])
+            loss = head_loss(head, outputs[head.name][rows], targets, weights)
+            total = total + head.weight * loss * len(rows) / len(batch.ids)
+    return total
+
+
+class Stage:
+    """A stage over a model, with its optimiser, its averaged weights and its place, all of which resume."""
+
+    def __init__(
+        self,
+        model: MultiHeadModel,
+        heads: Sequence[HeadSpec],
+        config: StageConfig,
+        folder: Path,
+        console: Console,
+    ) -> None:
+        self.model = model.to(_device())
+        self.heads = heads
+        self.config = config
+        self.folder = folder
+        self.console = console
+        self.optimizer = torch.optim.AdamW(_parameter_groups(model, config), fused=True)
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.averaged = (
+            AveragedModel(model, multi_avg_fn=ema(config.average))  # type: ignore[no-untyped-call]
+            if config.average
+            else None
+        )
+        self.step = 0
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.since_best = 0
+        self.curve: list[dict[str, float]] = []
+        self.losses: list[float] = []
+
+    @property
+    def state_file(self) -> Path:
+        """Where the state to resume from lies."""
+        return self.folder / f"{self.config.name}.state.pt"
+
+    def save(self) -> None:
+        """Write the state, whole or not at all."""
+        partial = self.state_file.with_suffix(".part")
+        torch.save(
+            {
+                "config": asdict(self.config),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "averaged": self.averaged.state_dict() if self.averaged else None,
+                "step": self.step,
+                "best": self.best,
+                "since_best": self.since_best,
+                "curve": self.curve,
+                "losses": self.losses,
+            },
+            partial,
+        )
+        partial.replace(self.state_file)
+
+    def resume(self) -> bool:
+        """Take up a saved state; false where there is none. Raises StateMismatchError on other settings."""
+        if not self.state_file.is_file():
+            return False
+        state = torch.load(self.state_file, weights_only=True)
+        if state["config"] != asdict(self.config):
+            raise StateMismatchError(
+                f"{self.state_file} was written with other settings; remove it or choose another folder"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.averaged:
+            self.averaged.load_state_dict(state["averaged"])
+        self.step, self.best, self.since_best = state["step"], state["best"], state["since_best"]
+        self.curve, self.losses = state["curve"], state["losses"]
+        return True
+
+    def current(self) -> MultiHeadModel:
+        """The model to judge: the averaged one where there is one."""
+        if self.averaged is None:
+            return self.model
+        module = self.averaged.module
+        assert isinstance(module, MultiHeadModel)  # noqa: S101 - what was put in comes out
+        return module
+
+    def _rate(self, total: int) -> float:
+        warm = max(1, round(total * self.config.warmup))
+        return min((self.step + 1) / warm, (total - self.step) / max(1, total - warm))
+
+    def _update(self, batches: Sequence[Batch], weights: dict[str, "Tensor"], total: int) -> None:
+        # Seeding each step makes a resumed run drop the same units as an unbroken one.
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        self.model.train()
+        for batch in batches:
+            loss = batch_loss(self.model, batch, self.heads, weights) / len(batches)
+            torch.autograd.backward(loss)
+            self.losses.append(float(loss.detach()) * len(batches))
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        factor = self._rate(total)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.averaged:
+            self.averaged.update_parameters(self.model)
+        self.step += 1
+
+    def _record(self, metrics: dict[str, float]) -> None:
+        mean = sum(self.losses) / max(1, len(self.losses))
+        self.losses = []
+        self.curve.append({"step": float(self.step), "loss": mean, **metrics})
+        write_curve(self.curve, self.folder, self.config.name)
+        shown = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+        self.console.print(f"{self.config.name} step {self.step}  loss {mean:.4f}  {shown}")
+
+    def _judge(self, metrics: dict[str, float]) -> bool:
+        """Keep the best weights; true when it is time to stop."""
+        if self.best is None or metrics["mean"] > self.best[0]:
+            weights = {k: v.detach().cpu().clone() for k, v in self.current().state_dict().items()}
+            self.best, self.since_best = (metrics["mean"], weights), 0
+        else:
+            self.since_best += 1
+        return bool(self.config.patience) and self.since_best >= self.config.patience
+
+    def run(
+        self,
+        epoch_of: Epoch,
+        read: "Reader",
+        validate: Validate | None = None,
+        stop_after: int | None = None,
+    ) -> MultiHeadModel:
+        """Train to the end (or to step ``stop_after``) and return the best model of those validated."""
+        config = self.config
+        per_step = config.batch_size * config.accumulate
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        ) as progress:
+            bar = None
+            for epoch in range(config.epochs):
+                rng = random.Random(f"{config.seed}/{config.name}/{epoch}")
+                examples = epoch_of(epoch, rng)
+                per_epoch = -(-len(examples) // per_step)
+                total = per_epoch * config.epochs
+                if self.step >= (epoch + 1) * per_epoch:
+                    continue
+                bar = bar if bar is not None else progress.add_task(config.name, total=total)
+                rows = encode(read.tokenizer, [e.text for e in examples], read.prefix, read.max_length)
+                weights = (
+                    {
+                        h.name: class_weights(examples, h).to(_device())
+                        for h in self.heads
+                        if h.kind in ("class", "ordinal")
+                    }
+                    if config.balance
+                    else {}
+                )
+                batches = plan([len(r) for r in rows], config.batch_size, rng)
+                groups = [
+                    batches[i : i + config.accumulate] for i in range(0, len(batches), config.accumulate)
+                ]
+                for group in groups[self.step - epoch * per_epoch :]:
+                    if stop_after is not None and self.step >= stop_after:
+                        self.save()
+                        return self.model
+                    made = [
+                        collate(
+                            [examples[i] for i in b],
+                            [rows[i] for i in b],
+                            self.heads,
+                            read.pad_id,
+                            config.smoothing,
+                        )
+                        for b in group
+                    ]
+                    self._update(made, weights, total)
+                    progress.update(bar, completed=self.step)
+                    if self.step % config.save_every == 0 and self.step != (epoch + 1) * per_epoch:
+                        self._record({})
+                        self.save()
+                metrics = validate(self.current()) if validate else {}
+                stop = self._judge(metrics) if metrics else False
+                self._record(metrics)
+                self.save()
+                if stop:
+                    break
+        if self.best is not None:
+            self.model.load_state_dict(self.best[1])
+        elif self.averaged:
+            self.model.load_state_dict(self.averaged.module.state_dict())
+        return self.model
