@@ -1,6 +1,7 @@
 """The batcher's promises: no loss, no duplication, order, budget, bounded queue and wait, drained close."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_a_batch_is_cut_only_where_the_next_item_does_not_fit(sizes: list[int]) 
         batches: list[Batch[int]] = []
         while (batch := await batcher.next_batch()) is not None:
             batches.append(batch)
-        for batch, following in zip(batches, batches[1:], strict=False):
+        for batch, following in itertools.pairwise(batches):
             assert batch.tokens + sizes[following.items[0]] > BUDGET
 
     run(scenario)

@@ -1,0 +1,123 @@
+"""The connection to Redis: what it says when it cannot, and what a cancelled call leaves."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.waiting import eventually
+from worker.aggregates.project import Aggregator
+from worker.aggregates.store import RedisStore
+from worker.embedded import EmbeddedRedis, free_port
+from worker.errors import ConfigurationError, ConnectionFailedError, KbertError
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmbeddedRedis]:
+    async with EmbeddedRedis() as redis:
+        yield redis
+
+
+async def failure(url: str, cluster: bool = False) -> KbertError:
+    """What `check` says."""
+    async with RedisStore(url, cluster=cluster) as store:
+        with pytest.raises(KbertError) as caught:
+            await Aggregator(store, prefix="kbert:").check()
+    return caught.value
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+async def test_a_server_that_is_not_there_is_named_with_its_setting(cluster: bool) -> None:
+    port = free_port()
+    error = await failure(f"redis://user:s3cret@127.0.0.1:{port}/0", cluster)
+    assert isinstance(error, ConnectionFailedError)
+    assert f"127.0.0.1:{port}" in str(error)
+    assert "KBERT_REDIS__URL" in str(error)
+    assert "s3cret" not in f"{error} {error!r} {error.__cause__!r}"
+
+
+async def test_a_single_server_taken_for_a_cluster_is_told(server: EmbeddedRedis) -> None:
+    error = await failure(server.url, cluster=True)
+    assert isinstance(error, ConfigurationError)
+    assert "KBERT_REDIS__CLUSTER" in str(error)
+
+
+async def test_a_wrong_password_is_told_without_the_password() -> None:
+    async with EmbeddedRedis(options=["--requirepass", "right"]) as server:
+        for url in (server.url, server.url.replace("//", "//:wr0ng@")):
+            error = await failure(url)
+            assert isinstance(error, ConfigurationError)
+            assert "user and password" in str(error)
+            assert "wr0ng" not in f"{error} {error!r} {error.__cause__!r}"
+
+
+@pytest.mark.parametrize("command", ["pfadd", "evalsha", "setrange", "hset"])
+async def test_an_acl_that_lacks_a_command_is_told_before_the_first_batch(
+    server: EmbeddedRedis, command: str
+) -> None:
+    async with Redis.from_url(server.url) as client:
+        await client.execute_command(  # type: ignore[no-untyped-call]
+            "ACL", "SETUSER", "kbert", "on", ">pw", "~*", "&*", "+@all", f"-{command}"
+        )
+        error = await failure(server.url.replace("//", "//kbert:pw@"))
+        assert isinstance(error, ConfigurationError)
+        assert "ACL" in str(error)
+        assert await client.keys() == []
+
+
+async def test_the_check_leaves_nothing(server: EmbeddedRedis) -> None:
+    async with RedisStore(server.url) as store, Redis.from_url(server.url) as client:
+        await Aggregator(store, prefix="kbert:").check()
+        assert await client.keys() == []
+
+
+@pytest.mark.parametrize("url", ["http://host", "redis://host:port/0", "127.0.0.1:6379"])
+def test_what_is_no_redis_address_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="KBERT_REDIS__URL"):
+        RedisStore(url)
+
+
+async def test_a_full_memory_is_waited_for(server: EmbeddedRedis) -> None:
+    async with RedisStore(server.url) as store, Redis.from_url(server.url) as client:
+        await client.config_set("maxmemory-policy", "noeviction")
+        await client.config_set("maxmemory", 1)
+        work = asyncio.ensure_future(store.run([("SET", "key", "value")]))
+        await asyncio.wait({work}, timeout=0.1)
+        assert not work.done()
+        await client.config_set("maxmemory", 0)
+        assert await asyncio.wait_for(work, 20) == [b"OK"] or work.result() == [True]
+
+
+async def test_a_cancelled_call_leaves_its_connection_clean(server: EmbeddedRedis) -> None:
+    """A reply left unread would be taken for the answer to the next call."""
+
+    class Watched(RedisStore):
+        sent = 0
+
+        async def _send(self, commands: Sequence[Any]) -> list[Any]:
+            self.sent += 1
+            return await super()._send(commands)
+
+    async with Watched(server.url, connections=1, answer_timeout=20) as store:
+        (before,) = await store.run([("CLIENT", "ID")])
+        await store.run([("SET", "a", "1"), ("SET", "b", "2")])
+        server.freeze()
+        sent = store.sent
+        call = asyncio.ensure_future(store.run([("GET", "a")]))
+        await eventually(lambda: store.sent > sent)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        server.thaw()
+        assert await store.run([("GET", "b"), ("CLIENT", "ID")]) == [b"2", before]
+
+
+async def test_more_calls_than_connections_wait_for_their_turn(redis_url: str, redis_prefix: str) -> None:
+    async with RedisStore(redis_url, connections=2) as store:
+        await store.run([("SET", f"{redis_prefix}{n}", n) for n in range(500)])
+        calls = [store.once([("GET", f"{redis_prefix}{n}")]) for n in range(500)]
+        assert await asyncio.gather(*calls) == [[str(n).encode()] for n in range(500)]
+        clients = await store.run([("CLIENT", "LIST")])
+    assert str(clients).count("name=") <= 50

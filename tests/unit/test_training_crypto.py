@@ -1,0 +1,231 @@
+import csv
+import itertools
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from schemas.labels import ACTIONS, SENTIMENTS
+from tests.unit.training_toys import row, toy_rows, write_base, write_jsonl
+from worker.training.crypto import CryptoTrainConfig, Parts, add_extra, divide, train
+from worker.training.evaluate import report
+from worker.training.export import dequantise, loaded_tensors, quantise
+from worker.training.heads import CRYPTO_HEADS, HeadSpec
+from worker.training.lexical import LexicalTeacher
+from worker.training.losses import head_loss, soft_target
+from worker.training.model import MultiHeadModel, grow_embeddings, load_encoder
+from worker.training.predictions import Predictions, Truth, predict_logits
+from worker.training.trainer import Reader, Stage, StageConfig, StateMismatchError
+from worker.training.vocabulary import extend_tokenizer, missing_characters
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+def config(base: Path, folder: Path, **changes: Any) -> CryptoTrainConfig:
+    data = write_jsonl(toy_rows(240), folder / "toy.jsonl")
+    start = CryptoTrainConfig(base=base, out=folder / "run", data=(data,), max_length=32, rate=2e-3)
+    return replace(start, extra=(), splices=0, epochs=10, batch=16, augmented=0.2, **changes)
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "crypto.csv").open(encoding="utf-8") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_training_learns_and_writes_a_checkpoint(base: Path, tmp_path: Path) -> None:
+    settings = config(base, tmp_path)
+    folder = train(settings)
+    curve = losses(settings.out)
+    assert curve[-1] < 0.6 * curve[0]
+    assert (settings.out / "crypto.png").stat().st_size > 1000
+    kbert = json.loads((folder / "config.json").read_text(encoding="utf-8"))["kbert"]
+    assert kbert["head_set"] == "crypto"
+    assert len(kbert["emo_threshold"]) == 7
+    tensors = load_file(folder / "model.safetensors")
+    assert tensors["bert.embeddings.word_embeddings.weight"].dtype == torch.int8
+    assert tensors["bert.embeddings.word_embeddings.weight.scale"].dtype == torch.float16
+    assert {f"{head.name}.weight" for head in CRYPTO_HEADS} <= set(tensors)
+    assert not any("aux" in name for name in tensors)
+
+    # The stored model, read back, answers lines that it never saw.
+    model = MultiHeadModel(load_encoder(base, 8, 0.0, 32), CRYPTO_HEADS, "mean", 0.0)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    grow_embeddings(model.bert, Tokenizer.from_file(str(base / "tokenizer.json")), tokenizer)
+    model.load_state_dict(loaded_tensors(tensors))
+    fresh = toy_rows(60, seed=9)
+    texts = [row.text for row in fresh]
+    logits = predict_logits(model, tokenizer, texts, prefix="query: ", max_length=32, pad_id=1)
+    said = Predictions.of_logits(logits, np.full(7, 0.5))
+    result = report("toy", "all", fresh, said, baseline_rows=toy_rows(90))
+    assert result.action.macro_f1 > 0.9
+    assert result.baseline is not None
+    assert json.loads(json.dumps(result.to_dict()))["texts"] == 60
+    assert "action_signal: macro-F1" in result.text()
+
+
+def toy_stage(base: Path, folder: Path, **changes: Any) -> tuple[Stage, Reader]:
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    torch.manual_seed(4)
+    encoder = load_encoder(base, 2, 0.1, 32)
+    model = MultiHeadModel(encoder, CRYPTO_HEADS, "mean", 0.1)
+    settings = StageConfig("crypto", epochs=2, batch_size=8, learning_rate=1e-3, average=0.9)
+    folder.mkdir(exist_ok=True)
+    stage = Stage(model, CRYPTO_HEADS, replace(settings, **changes), folder, Console(quiet=True))
+    return stage, Reader(tokenizer, "", 32, 1)
+
+
+@pytest.mark.parametrize("broken_at", [3, 12, 17])
+def test_an_interrupted_run_ends_as_an_unbroken_one(base: Path, tmp_path: Path, broken_at: int) -> None:
+    examples = [row.example() for row in toy_rows(80)]
+
+    def epoch_of(_epoch: int, rng: Any) -> Any:
+        return rng.sample(examples, 72)
+
+    whole, read = toy_stage(base, tmp_path / "whole", accumulate=1)
+    expected = whole.run(epoch_of, read).state_dict()
+    first, read = toy_stage(base, tmp_path / "broken")
+    first.run(epoch_of, read, stop_after=broken_at)
+    second, read = toy_stage(base, tmp_path / "broken")
+    assert second.resume()
+    assert second.step == broken_at
+    for name, value in second.run(epoch_of, read).state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_state_of_other_settings_is_refused(base: Path, tmp_path: Path) -> None:
+    stage, read = toy_stage(base, tmp_path)
+    stage.run(lambda _e, _r: [row.example() for row in toy_rows(16)], read, stop_after=1)
+    other, _ = toy_stage(base, tmp_path, learning_rate=2e-3)
+    with pytest.raises(StateMismatchError, match="other settings"):
+        other.resume()
+
+
+def test_training_stops_when_validation_no_longer_rises(base: Path, tmp_path: Path) -> None:
+    stage, read = toy_stage(base, tmp_path, epochs=9, patience=2)
+    marks = iter([0.5, 0.7, 0.6, 0.6, 0.9])
+    stage.run(lambda _e, _r: [row.example() for row in toy_rows(16)], read, lambda _m: {"mean": next(marks)})
+    assert stage.step == 4 * 2
+    assert stage.best is not None
+    assert stage.best[0] == 0.7
+
+
+def test_an_element_is_off_by_at_most_half_a_step() -> None:
+    generator = torch.Generator().manual_seed(1)
+    matrix = torch.randn(200, 50, generator=generator) * torch.logspace(-2, 1, 200)[:, None]
+    matrix[7] = 0.0
+    steps, scale = quantise(matrix)
+    error = (dequantise(steps, scale) - matrix).abs()
+    assert steps.dtype == torch.int8
+    assert bool((error <= 0.5001 * scale.float()[:, None]).all())
+    assert bool((dequantise(steps, scale)[7] == 0).all())
+
+
+def test_smoothing_goes_to_neighbours_on_a_scale_and_to_all_elsewhere() -> None:
+    scale, classes = HeadSpec("scale", 5, "ordinal"), HeadSpec("classes", 4, "class")
+    assert soft_target(scale, 0, 0.1) == pytest.approx((0.9, 0.1, 0, 0, 0))
+    assert soft_target(scale, 2, 0.1) == pytest.approx((0, 0.05, 0.9, 0.05, 0))
+    assert soft_target(classes, 1, 0.2) == pytest.approx((0.025, 0.925, 0.025, 0.025))
+
+
+def test_an_unknown_score_teaches_nothing() -> None:
+    head = HeadSpec("head_reg", 3, "score")
+    logits = torch.full((2, 3), 0.5, requires_grad=True)
+    targets = torch.tensor([[0.1, float("nan"), 0.9], [0.5, float("nan"), 0.5]])
+    torch.autograd.backward(head_loss(head, logits, targets, {}))
+    assert logits.grad is not None
+    assert bool((logits.grad[:, 1] == 0).all())
+    assert bool((logits.grad[0, [0, 2]] != 0).all())
+
+
+def test_new_characters_get_pieces_and_old_texts_keep_theirs(base: Path) -> None:
+    old = Tokenizer.from_file(str(base / "tokenizer.json"))
+    assert missing_characters(old, ["오늘 ㅃㅃ 쯧", "쯧 쯧"], 2) == ["쯧", "ᄈ"]
+    new = extend_tokenizer(old, ["쯧", "ᄈ"])
+    assert new.encode("오늘 비트 간다").ids == old.encode("오늘 비트 간다").ids
+    assert 3 in old.encode("쯧").ids
+    assert 3 not in new.encode("쯧").ids
+    encoder = load_encoder(base, 2, 0.0, 32)
+    before = encoder.embeddings.word_embeddings.weight.detach().clone()
+    grow_embeddings(encoder, old, new)
+    after = encoder.embeddings.word_embeddings.weight.detach()
+    assert len(after) == len(before) + 2
+    torch.testing.assert_close(after[: len(before)], before)
+
+
+def test_truth_and_signals_line_up() -> None:
+    rows = toy_rows(6)
+    truth = Truth.of(rows)
+    assert truth.action.tolist() == [0, 3, 5, 0, 3, 5]
+    signal = {
+        "scores": {
+            "sentiment_strength": dict.fromkeys(
+                ("strong_neg", "weak_neg", "neutral", "weak_pos", "strong_pos"), 0.1
+            )
+            | {"strong_neg": 0.6},
+            "action_signal": dict.fromkeys(("ask_info", "info_only", "avoid", "sell", "hold", "buy"), 0.1)
+            | {"avoid": 0.5},
+            "emotions": dict.fromkeys(
+                ("sarcasm", "hope", "anger", "doubt", "confidence", "fear", "greed"), 0.2
+            ),
+        },
+        "emotions": ["fear"],
+        "certainty": 0.8,
+        "relevance": 0.9,
+        "toxicity": 0.0,
+    }
+    said = Predictions.of_signals([signal])
+    assert (said.sentiment.argmax(1)[0], said.action.argmax(1)[0]) == (4, 3)
+    assert said.named[0].tolist() == [False, True, False, False, False, False, False]
+
+
+def test_extra_texts_are_learned_unless_a_held_back_text_is_close() -> None:
+    rows = toy_rows(6)
+    parts = Parts(rows[:2], rows[2:4], rows[4:])
+    near = rows[4].model_copy(update={"text": rows[4].text + "!!"})
+    other = row("완전히 다른 이야기입니다", "buy", "weak_pos")
+    assert add_extra(parts, [near, other]) == Parts([*rows[:2], other], rows[2:4], rows[4:])
+
+
+def test_a_register_left_out_is_the_test_part() -> None:
+    rows = toy_rows(60)
+    rows = [r.model_copy(update={"file": "a" if i % 2 else "b"}) for i, r in enumerate(rows)]
+    parts = divide(rows, ["a"])
+    assert parts.test == [r for r in rows if r.file == "a"]
+    assert {r.file for r in (*parts.train, *parts.validation)} == {"b"}
+    assert len(parts.train) + len(parts.validation) == 30
+
+
+def test_splices_carry_the_opinion_of_the_baseline() -> None:
+    labels = itertools.cycle(itertools.product(ACTIONS, SENTIMENTS))
+    rows = [
+        row(f"{text.text} {action} {sentiment}", action, sentiment)
+        for text, (action, sentiment) in zip(toy_rows(120), labels, strict=False)
+    ]
+    made = LexicalTeacher(rows).examples(40, random.Random(1))
+    assert made == LexicalTeacher(rows).examples(40, random.Random(1))
+    assert len({example.text for example in made}) > 35
+    for example in made:
+        sentiment, action = example.targets["head_senti"], example.targets["head_act"]
+        assert isinstance(sentiment, tuple)
+        assert isinstance(action, tuple)
+        assert sum(sentiment) == pytest.approx(1)
+        assert len(action) == len(ACTIONS)

@@ -1,0 +1,81 @@
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.training_toys import toy_rows, write_jsonl
+from worker.training.datasets import PACKAGED, DatasetError, load_all, load_labelled
+
+
+def test_the_packaged_texts_follow_the_guide() -> None:
+    rows = load_labelled(PACKAGED)
+    assert len(rows) == 4359
+    assert {row.file for row in rows} == {
+        "chat_board",
+        "chat_community",
+        "chat_gallery",
+        "chat_live",
+        "news",
+        "news_wire",
+    }
+
+
+def test_jsonl_csv_and_gz_give_the_same_rows(tmp_path: Path) -> None:
+    rows = toy_rows(3)
+    plain = write_jsonl(rows, tmp_path / "a.jsonl")
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    table = tmp_path / "a.csv"
+    names = list(rows[0].model_dump())
+    lines = [",".join(names)]
+    for row in rows:
+        values = row.model_dump(mode="json")
+        lines.append(",".join("|".join(v) if isinstance(v, list) else str(v) for v in values.values()))
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert load_labelled(plain) == load_labelled(packed) == load_labelled(table) == rows
+
+
+def test_a_row_without_register_belongs_to_its_file(tmp_path: Path) -> None:
+    path = write_jsonl([toy_rows(1)[0].model_copy(update={"file": ""})], tmp_path / "wire.jsonl")
+    assert load_labelled(path)[0].file == "wire"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"sentiment_strength": "very_pos"}, "sentiment_strength"),
+        ({"certainty": 1.2}, "certainty"),
+        ({"emotions": ["joy"]}, "emotions"),
+        ({"text": ""}, "text"),
+    ],
+)
+def test_a_wrong_label_names_file_line_and_field(tmp_path: Path, change: dict[str, Any], field: str) -> None:
+    good, bad = (row.model_dump(mode="json") for row in toy_rows(2))
+    path = tmp_path / "bad.jsonl"
+    path.write_text(f"{json.dumps(good)}\n\n{json.dumps(bad | change)}\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=rf"bad\.jsonl:3: {field}"):
+        load_labelled(path)
+
+
+def test_a_broken_line_names_itself(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"text": \n', encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"bad\.jsonl:1: not JSON"):
+        load_labelled(path)
+
+
+def test_other_endings_empty_and_missing_files_are_refused(tmp_path: Path) -> None:
+    for name, content, message in (("a.txt", "x", "ends in"), ("b.jsonl", "", "no rows")):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        with pytest.raises(DatasetError, match=message):
+            load_labelled(tmp_path / name)
+    with pytest.raises(DatasetError, match="cannot be read"):
+        load_labelled(tmp_path / "absent.jsonl")
+
+
+def test_a_text_in_two_files_counts_once(tmp_path: Path) -> None:
+    rows = toy_rows(3)
+    one, two = write_jsonl(rows, tmp_path / "1.jsonl"), write_jsonl(rows[1:], tmp_path / "2.jsonl")
+    assert load_all([one, two]) == rows

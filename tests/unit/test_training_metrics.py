@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import f1_score, mean_absolute_error, precision_recall_fscore_support
+
+from worker.training.calibration import fit_temperature, fit_thresholds
+from worker.training.metrics import (
+    bootstrap,
+    calibration_error,
+    confusion,
+    macro_f1,
+    multilabel_f1,
+    precision_recall_f1,
+    rank_correlation,
+)
+from worker.training.predictions import softmax
+
+RNG = np.random.default_rng(5)
+TRUTH = RNG.integers(0, 5, 300)
+SAID = np.where(RNG.random(300) < 0.6, TRUTH, RNG.integers(0, 5, 300))
+
+
+def test_classification_equals_sklearn() -> None:
+    expected = precision_recall_fscore_support(TRUTH, SAID, labels=range(5), zero_division=0)
+    for ours, theirs in zip(precision_recall_f1(confusion(TRUTH, SAID, 5)), expected, strict=False):
+        np.testing.assert_allclose(ours, theirs)
+    assert macro_f1(TRUTH, SAID, 5) == pytest.approx(f1_score(TRUTH, SAID, average="macro"))
+
+
+def test_a_class_that_nobody_names_is_left_out_of_the_mean() -> None:
+    truth, said = TRUTH % 3, SAID % 3
+    assert macro_f1(truth, said, 6) == pytest.approx(f1_score(truth, said, average="macro"))
+
+
+def test_multilabel_and_rank_equal_the_libraries() -> None:
+    truth, said = RNG.random((200, 7)) < 0.3, RNG.random((200, 7)) < 0.4
+    expected = f1_score(truth, said, average=None, zero_division=0)
+    np.testing.assert_allclose(multilabel_f1(truth, said), expected)
+    a, b = RNG.random(100).round(1), RNG.random(100).round(1)
+    assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert rank_correlation(a, np.zeros(100)) == 0.0
+
+
+def test_calibration_error_of_known_cases() -> None:
+    sure = np.array([[1.0, 0.0]] * 4)
+    assert calibration_error(sure, np.array([0, 0, 0, 0])) == pytest.approx(0.0)
+    assert calibration_error(sure, np.array([0, 0, 1, 1])) == pytest.approx(0.5)
+
+
+def test_bootstrap_interval_holds_the_mean_and_is_repeatable() -> None:
+    errors = RNG.random(400)
+    low, high = bootstrap(lambda rows: float(errors[rows].mean()), 400)
+    assert low < mean_absolute_error(errors, np.zeros(400)) < high
+    assert 0.03 < high - low < 0.09
+    assert (low, high) == bootstrap(lambda rows: float(errors[rows].mean()), 400)
+
+
+def test_temperature_is_found_again() -> None:
+    logits = RNG.normal(0, 2, (4000, 5))
+    truth = np.array([RNG.choice(5, p=p) for p in softmax(logits)])
+    assert fit_temperature(logits * 2.5, truth) == pytest.approx(2.5, rel=0.1)
+
+
+def test_thresholds_part_the_labels() -> None:
+    truth = RNG.random((500, 7)) < 0.3
+    probabilities = np.where(truth, 0.45, 0.2) + RNG.normal(0, 0.02, (500, 7))
+    assert all(0.25 < t < 0.42 for t in fit_thresholds(probabilities, truth))

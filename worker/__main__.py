@@ -1,0 +1,5 @@
+"""``python -m worker`` is ``kbert``."""
+
+from worker.cli import main
+
+main()

@@ -1,0 +1,121 @@
+"""The services of one process, started, watched and stopped together."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from worker.errors import KbertError
+from worker.settings import Settings
+from worker.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+Service = Callable[[Settings, asyncio.Event], Awaitable[None]]
+
+
+async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
+    """Classify ``topics.raw`` until ``stop`` is set."""
+    from worker.coins import CoinTagger, load_catalogue
+    from worker.inference.load import load_model
+    from worker.inference.thread import EngineThread
+    from worker.pipeline import Pipeline
+    from worker.sink.producer import KafkaSink
+    from worker.source.consumer import KafkaSource
+    from worker.tasks import CryptoTask
+
+    tagger = CoinTagger(load_catalogue(settings.coins.user_file))
+    model = await asyncio.to_thread(
+        load_model,
+        settings.model.ref,
+        head_set="crypto",
+        revision=settings.model.revision,
+        precision=settings.model.precision,
+        device=settings.model.device,
+        threads=settings.model.threads,
+        offline=settings.model.offline,
+    )
+    if settings.sink.author_key is None:
+        log.warning("sink.author_key is not set: author hashes can be guessed from known names")
+    async with AsyncExitStack() as stack:
+        engine = EngineThread(model.engine)
+        stack.callback(engine.close)
+        sink = KafkaSink(settings.kafka, settings.sink)
+        await sink.start()
+        stack.push_async_callback(sink.stop)
+        source = KafkaSource(settings.topics.raw, settings.kafka, settings.source)
+        await source.start()
+        stack.push_async_callback(source.stop)
+        log.info("worker.ready", **model.info.model_dump(), engine=model.engine.description)
+        pipeline = Pipeline(
+            settings,
+            source=source,
+            sink=sink,
+            model=model,
+            engine=engine,
+            task=CryptoTask(model.info, tagger, settings.sink),
+        )
+        await pipeline.run(stop)
+
+
+async def run_aggregates(settings: Settings, stop: asyncio.Event) -> None:
+    """Apply ``topics.signals`` to Redis until ``stop`` is set."""
+    from worker.aggregation import Aggregation
+
+    async with Aggregation(settings) as aggregation:
+        await aggregation.run(stop)
+
+
+SERVICES: dict[str, Service] = {"worker": run_worker, "aggregates": run_aggregates}
+
+
+async def run_services(settings: Settings, names: list[str], stop: asyncio.Event) -> None:
+    """Run services side by side; the first failure stops all of them and is raised."""
+    if settings.metrics.port is not None:
+        metrics.expose(settings.metrics.host, settings.metrics.port)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(_watched(name, settings, stop), name=name)
+    except* KbertError as errors:
+        raise _first(errors) from errors
+
+
+async def _watched(name: str, settings: Settings, stop: asyncio.Event) -> None:
+    await SERVICES[name](settings, stop)
+    if not stop.is_set():
+        raise KbertError(f"The service {name} ended by itself.")
+
+
+def _first(errors: BaseExceptionGroup[KbertError]) -> KbertError:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, KbertError):
+        raise TypeError(f"not one of ours: {error!r}")
+    return error
+
+
+@asynccontextmanager
+async def stop_on_signals() -> AsyncIterator[asyncio.Event]:
+    """An event that SIGTERM or SIGINT sets; the second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def received(number: signal.Signals) -> None:
+        if stop.is_set():
+            log.warning("stop.forced", signal=number.name)
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        log.info("stop.requested", signal=number.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, received, number)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,272 @@
+"""The command ``kbert``."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from worker import __version__
+from worker.errors import KbertError
+from worker.settings import Settings, load_settings
+
+app = typer.Typer(
+    name="kbert",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Korean crypto chatter in through Kafka, trading signals out, per-coin aggregates in Redis.",
+)
+train_app = typer.Typer(no_args_is_help=True, help="Fine-tune a model.")
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a model on labelled data.")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
+app.add_typer(train_app, name="train")
+app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(bench_app, name="bench")
+
+
+class Only(StrEnum):
+    """A service of ``kbert run``."""
+
+    WORKER = "worker"
+    AGGREGATES = "aggregates"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ModelRef = Annotated[
+    str | None,
+    typer.Option("--model", metavar="DIR_OR_HUB_ID", help="Checkpoint; the bundled model where absent."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    only: Annotated[Only | None, typer.Option(help="Run one of the two services; both where absent.")] = None,
+    model: ModelRef = None,
+) -> None:
+    """Classify raw messages and keep the aggregates, until SIGTERM or Ctrl-C."""
+    from worker.app import run_services, stop_on_signals
+
+    settings = _settings(model)
+
+    async def work() -> None:
+        async with stop_on_signals() as stop:
+            await run_services(settings, [only.value] if only else [o.value for o in Only], stop)
+
+    _run(work())
+
+
+@app.command()
+def demo(
+    messages: Annotated[
+        int | None, typer.Option(min=1, help="Messages to send; without end where absent.")
+    ] = None,
+    exit_when_done: Annotated[
+        bool, typer.Option("--exit", help="Send at full speed and end when done.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The whole flow on embedded servers, with the bundled model and sample chatter."""
+    from worker.commands.demo import run_demo
+
+    settings = _settings(None, quiet=True)
+    if as_json and not exit_when_done:
+        raise typer.BadParameter("--json prints one object at the end: add --exit")
+    _run(run_demo(settings, messages=messages, exit_when_done=exit_when_done, as_json=as_json))
+
+
+@app.command()
+def classify(
+    pipeline: Annotated[Literal["crypto"], typer.Option(help="Which heads.")] = "crypto",
+    model: ModelRef = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 (exact, the default here), bf16, fp16 or auto.")
+    ] = None,
+) -> None:
+    """Lines of text, or JSONL raw messages, on standard input; one signal a line on standard output."""
+    from worker.coins import CoinTagger, load_catalogue
+    from worker.commands.classify import classify_stream
+    from worker.inference.load import load_model
+    from worker.tasks import CryptoTask
+
+    settings = _settings(model)
+    if sys.stdin.isatty():
+        print("Type one message a line; Ctrl-D ends.", file=sys.stderr)
+    loaded = load_model(
+        settings.model.ref,
+        head_set=pipeline,
+        revision=settings.model.revision,
+        precision=precision or "fp32",
+        device=settings.model.device,
+        threads=settings.model.threads,
+        offline=settings.model.offline,
+    )
+    tagger = CoinTagger(load_catalogue(settings.coins.user_file))
+    task = CryptoTask(loaded.info, tagger, settings.sink)
+    read, refused = classify_stream(loaded, task, settings, sys.stdin.buffer, sys.stdout.buffer)
+    if refused:
+        print(f"{refused} of {read} lines could not be classified; see their error.", file=sys.stderr)
+
+
+@app.command()
+def watch(
+    window: Annotated[str, typer.Option(help="1m, 5m, 15m, 1h, 4h, 24h or 7d.")] = "1h",
+    signals: Annotated[bool, typer.Option("--signals", help="Show new signals instead.")] = False,
+    coin: Annotated[list[str] | None, typer.Option(help="With --signals: only these coins.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print the aggregates once and end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Live aggregates, or signals, of a running installation."""
+    from schemas.windows import WINDOWS
+    from worker.app import stop_on_signals
+    from worker.commands.watch import watch_board, watch_signals
+
+    chosen = next((w for w in WINDOWS if w == window), None)
+    if chosen is None:
+        raise typer.BadParameter(f"--window is one of {', '.join(WINDOWS)}")
+    settings = _settings(None)
+
+    async def work() -> None:
+        async with stop_on_signals() as stop:
+            if signals:
+                await watch_signals(settings, coin or [], as_json, stop)
+            else:
+                await watch_board(settings, chosen, once=once, as_json=as_json, stop=stop)
+
+    _run(work())
+
+
+@app.command()
+def topics(
+    create: Annotated[bool, typer.Option("--create", help="Make those that are not there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Describe the topics, and create them."""
+    from worker.commands.topics import show_topics
+
+    _run(show_topics(_settings(None), create=create, as_json=as_json))
+
+
+@app.command()
+def config() -> None:
+    """Print the settings in force; secrets are masked."""
+    print(_settings(None).model_dump_json(indent=2))
+
+
+@train_app.command("crypto")
+def train_crypto(
+    base: Annotated[Path, typer.Option(help="Directory of the pretrained encoder.")],
+    out: Annotated[Path, typer.Option(help="Where the model goes.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSONL or CSV by the labelling guide; the packaged set where absent."),
+    ] = None,
+    public: Annotated[
+        Path | None, typer.Option(help="Directory of public sets for the intermediate stage.")
+    ] = None,
+) -> None:
+    """Fine-tune the four crypto heads."""
+    _settings(None)
+    from worker.training.crypto import CryptoTrainConfig
+    from worker.training.crypto import train as train_model
+    from worker.training.datasets import PACKAGED
+
+    print(train_model(CryptoTrainConfig(base=base, out=out, data=tuple(data or [PACKAGED]), public=public)))
+
+
+@evaluate_app.command("crypto")
+def evaluate_crypto(
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSONL or CSV by the labelling guide; the held-back part where absent."),
+    ] = None,
+    model: ModelRef = None,
+    baseline: Annotated[bool, typer.Option(help="Train and measure the TF-IDF baseline beside it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a crypto model."""
+    import orjson
+
+    settings = _settings(model)
+    from worker.inference.load import BUNDLED
+    from worker.training.evaluate import evaluate_crypto as evaluate_model
+
+    report = evaluate_model(settings.model.ref or str(BUNDLED / "crypto"), data or [], baseline)
+    print(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2).decode() if as_json else report.text())
+
+
+@bench_app.command("engine")
+def bench_engine(as_json: AsJson = False) -> None:
+    """The engine alone, beside plain transformers."""
+    from worker.benchmarks.engine import bench_engine as measure
+
+    _print_result(measure(), as_json)
+
+
+@bench_app.command("pipeline")
+def bench_pipeline(as_json: AsJson = False) -> None:
+    """End to end through an embedded broker, beside the engine alone and plain transformers."""
+    from worker.benchmarks.pipeline import bench_pipeline as measure
+
+    _print_result(asyncio.run(measure(_settings(None, quiet=True))), as_json)
+
+
+@bench_app.command("aggregates")
+def bench_aggregates(as_json: AsJson = False) -> None:
+    """Signals into an embedded Redis, and reads out of it."""
+    from worker.benchmarks.aggregates import bench_aggregates as measure
+
+    _settings(None, quiet=True)
+    _print_result(measure(), as_json)
+
+
+def main() -> None:
+    """Entry point: a known error is one sentence on standard error and status 1."""
+    try:
+        app(standalone_mode=True)
+    except KbertError as error:
+        sys.exit(f"kbert: {error}")
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone
+        sys.exit(141)
+
+
+def _settings(model: str | None, *, quiet: bool = False) -> Settings:
+    """Settings in force, and logs set up by them."""
+    from worker.telemetry.logs import configure_logging
+
+    settings = load_settings()
+    if model is not None:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"ref": model})})
+    log = settings.log
+    if quiet and "level" not in log.model_fields_set:
+        log = log.model_copy(update={"level": "error"})  # the board has the terminal
+    configure_logging(log)
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
+    uvloop.run(work)
+
+
+def _print_result(result: dict[str, Any], as_json: bool) -> None:
+    import orjson
+    from rich import print_json
+
+    text = orjson.dumps(result, option=orjson.OPT_INDENT_2).decode()
+    if as_json:
+        print(text)
+    else:
+        print_json(text)

@@ -1,0 +1,103 @@
+"""``kbert classify``: lines on standard input to signals on standard output."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from queue import Empty, Queue
+from typing import Any, BinaryIO
+
+from schemas.messages import RawMessage
+from worker.errors import KbertError
+from worker.inference.load import Model
+from worker.settings import Settings
+from worker.sink.signals import serialise
+from worker.source.decoding import BadMessageError, decode
+from worker.tasks import Task
+
+_MOST_LINES = 512
+
+
+def classify_stream(
+    model: Model, task: Task, settings: Settings, lines: BinaryIO, out: BinaryIO
+) -> tuple[int, int]:
+    """Write one JSON object a line, in the order of the lines.
+
+    What is waiting is taken at once, so a pipe that trickles gets its answers as fast as
+    one that floods gets its throughput. A line that cannot be read gives an object with
+    ``id`` and ``error`` in its place.
+
+    Returns:
+        Lines read, and how many of them could not be classified.
+    """
+    read = refused = 0
+    for chunk in _gulps(lines):
+        numbered = list(enumerate(chunk, start=read + 1))
+        outcomes = _classify(model, task, numbered, settings.source.max_payload_bytes)
+        for outcome in outcomes:
+            out.write(serialise(outcome) + b"\n")
+        out.flush()
+        read += len(chunk)
+        refused += sum("error" in outcome for outcome in outcomes)
+    return read, refused
+
+
+def _classify(
+    model: Model, task: Task, lines: Sequence[tuple[int, bytes]], max_bytes: int
+) -> list[dict[str, Any]]:
+    now = datetime.now(UTC)
+    outcomes: list[dict[str, Any]] = []
+    messages: dict[int, RawMessage] = {}  # by position in outcomes
+    for number, line in lines:
+        try:
+            message = decode(line, max_bytes)
+        except BadMessageError as error:
+            about = {"reason": error.reason, "detail": error.detail}
+            outcomes.append({"id": f"line-{number}", "error": about})
+        else:
+            messages[len(outcomes)] = message
+            outcomes.append({"id": message.id or f"line-{number}"})
+    predictions = model.classify([task.text(message) for message in messages.values()])
+    for (position, message), prediction in zip(messages.items(), predictions, strict=True):
+        truncated = prediction.pop("truncated")
+        outcomes[position] = task.signal(
+            message,
+            message_id=outcomes[position]["id"],
+            published_at=message.published_at or now,
+            prediction=prediction,
+            truncated=truncated,
+        )
+    return outcomes
+
+
+def _gulps(lines: BinaryIO) -> Iterator[list[bytes]]:
+    queue: Queue[bytes | Exception | None] = Queue(maxsize=4 * _MOST_LINES)
+
+    def read() -> None:
+        try:
+            for line in lines:
+                queue.put(line.rstrip(b"\r\n"))
+        except OSError as error:
+            queue.put(error)
+        else:
+            queue.put(None)
+
+    threading.Thread(target=read, name="kbert-stdin", daemon=True).start()
+    ended = False
+    while not ended:
+        gulp: list[bytes] = []
+        item = queue.get()
+        while True:
+            if item is None:
+                ended = True
+                break
+            if isinstance(item, Exception):
+                raise KbertError(f"Standard input cannot be read: {item}") from item
+            gulp.append(item)
+            if len(gulp) == _MOST_LINES:
+                break
+            try:
+                item = queue.get_nowait()
+            except Empty:
+                break
+        if gulp:
+            yield gulp

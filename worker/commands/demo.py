@@ -1,0 +1,245 @@
+"""``kbert demo``: the whole flow on embedded servers, the bundled model and sample chatter."""
+
+import asyncio
+import gzip
+import itertools
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import orjson
+from pydantic import SecretStr
+from rich.console import Console
+from rich.live import Live
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from schemas.aggregates import WindowMetrics
+from schemas.windows import MARKET
+from worker.app import run_services, stop_on_signals
+from worker.clients import Aggregates, SignalStream
+from worker.commands.board import Board, coin_lines, signal_line
+from worker.commands.watch import stopped_within
+from worker.embedded import EmbeddedKafka, EmbeddedRedis
+from worker.errors import KbertError
+from worker.settings import Settings
+from worker.sink.producer import KafkaSink, OutRecord
+from worker.sink.topics import create_topics
+from worker.source.counting import TopicCounter
+
+SAMPLES: Final = Path(__file__).parent.parent / "bundled" / "samples" / "crypto.jsonl.gz"
+_HUMAN_PACE: Final = 6.0  # messages a second
+_BROKEN_EVERY: Final = 97
+_BROKEN: Final = (
+    b'{"text": "\xeb\xb9\x84\xed\x8a\xb8',
+    b"\xff\xfe\x00\x01",
+    b'{"likes": 3}',
+    b'{"text": ""}',
+)
+_TABLE_SECONDS: Final = 5.0
+_FLOOD_TIMEOUT: Final = 600.0
+
+
+async def run_demo(settings: Settings, *, messages: int | None, exit_when_done: bool, as_json: bool) -> None:
+    """Run the demo until it is done or interrupted.
+
+    Args:
+        messages: how many raw messages to send; without end where absent.
+        exit_when_done: send at full speed, wait for every outcome, and return.
+        as_json: print one JSON object at the end instead of the board.
+    """
+    async with _servers(settings) as local, stop_on_signals() as stop:
+        await create_topics(local)
+        async with asyncio.TaskGroup() as group:
+            services = group.create_task(run_services(local, ["worker", "aggregates"], stop))
+            try:
+                if exit_when_done:
+                    await _flood(local, messages or 1_000, as_json, stop)
+                else:
+                    await _show(local, messages, stop)
+            finally:
+                stop.set()
+            await services
+
+
+@asynccontextmanager
+async def _servers(settings: Settings) -> AsyncIterator[Settings]:
+    """The embedded servers, and the settings that lead to them."""
+    async with EmbeddedKafka() as kafka, EmbeddedRedis() as redis:
+        yield settings.model_copy(
+            update={
+                "kafka": settings.kafka.model_copy(
+                    update={
+                        "bootstrap_servers": kafka.bootstrap_servers,
+                        "security_protocol": "PLAINTEXT",
+                        "idempotent_producer": False,
+                    }
+                ),
+                "redis": settings.redis.model_copy(update={"url": SecretStr(redis.url), "cluster": False}),
+                "sink": settings.sink.model_copy(
+                    update={
+                        "author_key": settings.sink.author_key or SecretStr(f"{random.getrandbits(128):x}")
+                    }
+                ),
+            }
+        )
+
+
+def samples(run: str, seed: int = 7) -> Iterator[bytes]:
+    """Sample messages without end, each with an id of its own; one in 97 is broken on purpose."""
+    with gzip.open(SAMPLES, "rt", encoding="utf-8") as lines:
+        rows = [orjson.loads(line) for line in lines]
+    order = random.Random(seed)
+    for number in itertools.count(1):
+        if number % _BROKEN_EVERY == 0:
+            yield _BROKEN[number // _BROKEN_EVERY % len(_BROKEN)]
+            continue
+        row = order.choice(rows)
+        yield orjson.dumps(
+            row | {"id": f"{run}-{number}", "published_at": datetime.now(UTC)}, option=orjson.OPT_UTC_Z
+        )
+
+
+async def _flood(settings: Settings, count: int, as_json: bool, stop: asyncio.Event) -> None:
+    """Send ``count`` messages at full speed, and print what came of them."""
+    progress = Progress(
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    recount: Counter[str] = Counter()
+    signals = letters = 0
+    started = datetime.now(UTC)
+    with progress:
+        bar = progress.add_task("classifying", total=count)
+        sending = asyncio.create_task(_send(settings, itertools.islice(samples("demo"), count)))
+        stream = SignalStream(settings.kafka.bootstrap_servers, topic=settings.topics.signals, since=started)
+        outcomes = TopicCounter(settings.kafka, settings.topics.signals, settings.topics.dead_letter)
+        try:
+            async with asyncio.timeout(_FLOOD_TIMEOUT), stream, outcomes:
+                counting = asyncio.create_task(_count(stream, settings, recount))
+                while signals + letters < count and not stop.is_set():
+                    counts = await outcomes.update(timeout=0.1)
+                    signals, letters = counts[settings.topics.signals], counts[settings.topics.dead_letter]
+                    progress.update(bar, completed=signals + letters)
+                await sending
+                aggregates = await _agreed(settings, recount, signals, stop)
+                counting.cancel()
+        except TimeoutError:
+            raise KbertError(
+                f"Of {count} messages only {signals + letters} had an outcome within {_FLOOD_TIMEOUT:g} s."
+            ) from None
+    result = {
+        "messages_in": count,
+        "signals_out": signals,
+        "dead_letters": letters,
+        "aggregates_equal_recount": {s: m.messages for s, m in aggregates.items()} == dict(recount),
+        "aggregates": {symbol: metrics.model_dump() for symbol, metrics in aggregates.items()},
+    }
+    if as_json:
+        print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(f"messages in {count}, signals out {signals}, dead letters {letters}")
+        print("\n".join(coin_lines(aggregates)))
+    if not result["aggregates_equal_recount"]:
+        raise KbertError("The aggregates in Redis differ from a recount of the signals topic.")
+
+
+async def _send(settings: Settings, feed: Iterator[bytes]) -> None:
+    sink = KafkaSink(settings.kafka, settings.sink)
+    await sink.start()
+    try:
+        while chunk := list(itertools.islice(feed, 500)):
+            records = [OutRecord(settings.topics.raw, None, value) for value in chunk]
+            await (await sink.send(records)).acknowledged()
+    finally:
+        await sink.stop()
+
+
+async def _count(stream: SignalStream, settings: Settings, recount: Counter[str]) -> None:
+    async for signal in stream:
+        recount.update(signal.coins)
+        recount["signals"] += 1
+        if signal.relevance >= settings.aggregates.relevant_from:
+            recount[MARKET] += 1
+
+
+async def _agreed(
+    settings: Settings, recount: Counter[str], signals: int, stop: asyncio.Event
+) -> dict[str, WindowMetrics]:
+    """The aggregates, once they hold what the recount of the topic holds (or after 30 s)."""
+    url = settings.redis.url.get_secret_value()
+    async with Aggregates(url, prefix=settings.redis.prefix) as reader:
+        deadline = monotonic() + 30.0
+        while True:
+            metrics = await reader.all("24h")
+            counted = recount["signals"] == signals
+            if counted and {s: m.messages for s, m in metrics.items()} == _without_total(recount):
+                break
+            if monotonic() > deadline or await stopped_within(stop, 0.1):
+                break
+    del recount["signals"]
+    return metrics
+
+
+def _without_total(recount: Counter[str]) -> dict[str, int]:
+    return {symbol: count for symbol, count in recount.items() if symbol != "signals"}
+
+
+async def _show(settings: Settings, messages: int | None, stop: asyncio.Event) -> None:
+    """Send at a human pace and show the board; plain lines where there is no terminal."""
+    console = Console()
+    board = Board("1h")
+    url = settings.redis.url.get_secret_value()
+    stream = SignalStream(
+        settings.kafka.bootstrap_servers, topic=settings.topics.signals, since=datetime.now(UTC)
+    )
+    async with stream, Aggregates(url, prefix=settings.redis.prefix) as aggregates:
+        with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+
+            async def follow() -> None:
+                async for signal in stream:
+                    board.add(signal)
+                    if live is None:
+                        print(signal_line(signal), flush=True)
+
+            following = asyncio.create_task(follow())
+            feeding = asyncio.create_task(_feed(settings, messages, stop))
+            next_table = monotonic() + _TABLE_SECONDS
+            while not stop.is_set():
+                for task in (following, feeding):
+                    if task.done():
+                        task.result()
+                board.metrics = await aggregates.all("1h")
+                board.status = (
+                    f"Kafka {settings.kafka.bootstrap_servers}   Redis {url}   "
+                    "watch from another terminal with the same settings: kbert watch   Ctrl-C ends"
+                )
+                if live is not None:
+                    live.update(board.render(), refresh=True)
+                elif monotonic() >= next_table:
+                    next_table = monotonic() + _TABLE_SECONDS
+                    print("\n".join(["", *coin_lines(board.metrics), ""]), flush=True)
+                await stopped_within(stop, 0.5)
+            for task in (following, feeding):
+                task.cancel()
+
+
+async def _feed(settings: Settings, count: int | None, stop: asyncio.Event) -> None:
+    """A Poisson process: chatter comes in bursts."""
+    sink = KafkaSink(settings.kafka, settings.sink)
+    await sink.start()
+    try:
+        feed = samples("demo", seed=random.getrandbits(32))
+        for value in feed if count is None else itertools.islice(feed, count):
+            await (await sink.send([OutRecord(settings.topics.raw, None, value)])).acknowledged()
+            if await stopped_within(stop, random.expovariate(_HUMAN_PACE)):
+                return
+    finally:
+        await sink.stop()

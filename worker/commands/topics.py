@@ -1,0 +1,30 @@
+"""``kbert topics``."""
+
+from dataclasses import asdict
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from worker.settings import Settings
+from worker.sink.topics import create_topics, describe_topics
+
+
+async def show_topics(settings: Settings, *, create: bool, as_json: bool) -> None:
+    """Print each topic's state, after making those that are missing if asked to."""
+    created = await create_topics(settings) if create else []
+    states = await describe_topics(settings)
+    if as_json:
+        print(orjson.dumps([asdict(s) | {"created": s.name in created} for s in states]).decode())
+        return
+    table = Table("topic", "state", "partitions", "replicas", box=None)
+    for state in states:
+        here = (
+            "created"
+            if state.name in created
+            else "there"
+            if state.exists
+            else "missing: kbert topics --create"
+        )
+        table.add_row(state.name, here, str(state.partitions or ""), str(state.replicas or ""))
+    Console().print(table)

@@ -1,0 +1,362 @@
+"""The wiring of one pipeline: source, encode, batch, infer, decode, sink.
+
+Four tasks joined by bounded queues. Each message meets them once, in this order:
+
+    intake       polls records, decodes and tokenises them in the pool, fills the batcher
+    infer        takes batches, collates them in the pool, hands them to the engine thread
+    publish      waits for the engine in order, decodes in the pool, hands records to the producer
+    acknowledge  waits for the broker in order, and tells the source what is finished
+
+The first failure of any of them ends all: nothing is committed that was not acknowledged,
+so the next worker reads it again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, TypeVar
+
+import structlog
+
+from schemas.dead_letters import DeadLetterReason
+from schemas.messages import RawMessage
+from worker.batching import DynamicBatcher
+from worker.errors import KbertError
+from worker.inference.classifier import Classifier
+from worker.inference.engine import HeadOutputs
+from worker.inference.errors import EngineStopped, TokeniseError
+from worker.inference.thread import EngineThread
+from worker.inference.tokenising import EncodedText
+from worker.settings import Settings
+from worker.sink.dead_letters import cut, dead_letter
+from worker.sink.producer import Delivery, KafkaSink, OutRecord
+from worker.source.consumer import KafkaSource, Record
+from worker.source.decoding import BadMessageError, decode, event_time, record_time
+from worker.tasks import Task
+from worker.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+R = TypeVar("R")
+
+_ENGINE_DEPTH = 2  # one batch runs, one waits collated
+_REPORT_SECONDS = 30.0
+
+
+class EngineBrokenError(KbertError):
+    """The engine fails on a text that it could do at the start: it is the engine, not the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    record: Record
+    message: RawMessage
+    encoded: EncodedText
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    works: list[_Work]
+    outputs: "asyncio.Future[HeadOutputs]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """``out[i]`` is the signal or dead letter of ``records[i]``."""
+
+    records: list[Record]
+    out: list[OutRecord]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a pipeline has done since it started."""
+
+    records: int = 0
+    signals: int = 0
+    dead_letters: int = 0
+
+
+class Pipeline:
+    """One raw topic to one signal topic through one model."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        source: KafkaSource,
+        sink: KafkaSink,
+        model: Classifier,
+        engine: EngineThread,
+        task: Task,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._sink = sink
+        self._model = model
+        self._engine = engine
+        self._task = task
+        budget = settings.batch.max_batch_tokens or model.default_batch_tokens
+        self._batcher: DynamicBatcher[_Work] = DynamicBatcher(
+            max(budget, model.max_length),
+            settings.batch.max_queue_tokens or 16 * budget,
+            settings.batch.max_queue_delay,
+        )
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="kbert-pool")
+        self._in_order: asyncio.Queue[_Running | _Outcome | None] = asyncio.Queue(_ENGINE_DEPTH)
+        self._unacknowledged: asyncio.Queue[tuple[_Outcome, Delivery] | None] = asyncio.Queue(
+            settings.sink.max_unacknowledged
+        )
+        self._tokens_per_message = 32.0  # moving mean, so that one poll brings what the queue has room for
+        self._canary = model.tokeniser.encode(["."])[0]
+        self.counts = Counts()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then finish what was taken, within ``source.drain_timeout``."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                stages = [
+                    group.create_task(self._intake(stop), name="intake"),
+                    group.create_task(self._infer(), name="infer"),
+                    group.create_task(self._publish(), name="publish"),
+                    group.create_task(self._acknowledge(), name="acknowledge"),
+                ]
+                background = [
+                    group.create_task(self._source.commit_forever()),
+                    group.create_task(self._report_forever()),
+                    group.create_task(self._enforce_deadline(stop, stages)),
+                ]
+                await asyncio.wait(stages)
+                for task in background:
+                    task.cancel()
+        finally:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        log.info("pipeline.stopped", unfinished=self._source.outstanding(), **self._totals())
+
+    async def _intake(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await self._batcher.wait_for_room()
+            records = await self._source.poll(self._records_wanted())
+            if not records:
+                continue
+            self.counts.records += len(records)
+            metrics.RECORDS.inc(len(records))
+            works, refused = await self._in_pool(self._read, records)
+            if refused.records:
+                await self._in_order.put(refused)
+            for work in works:
+                await self._batcher.put(work, len(work.encoded.ids))
+            if works:
+                mean = sum(len(work.encoded.ids) for work in works) / len(works)
+                self._tokens_per_message += 0.2 * (mean - self._tokens_per_message)
+        self._batcher.close()
+
+    async def _infer(self) -> None:
+        running: deque[asyncio.Future[HeadOutputs]] = deque()
+        while (batch := await self._batcher.next_batch(running[-1] if running else None)) is not None:
+            works = [work for work in batch.items if work.record.claim.active]
+            metrics.GIVEN_UP.inc(len(batch.items) - len(works))
+            metrics.QUEUE_TOKENS.set(self._batcher.queued_tokens)
+            metrics.QUEUE_MESSAGES.set(self._batcher.queued_items)
+            if not works:
+                continue
+            metrics.BATCH_TOKENS.observe(batch.tokens)
+            metrics.BATCH_MESSAGES.observe(len(works))
+            metrics.QUEUE_SECONDS.observe(batch.oldest_wait)
+            prepared = await self._in_pool(self._model.engine.prepare, [work.encoded for work in works])
+            while len(running) >= _ENGINE_DEPTH:
+                await asyncio.wait([running.popleft()])
+            outputs = self._engine.submit(prepared)
+            self._time_service(outputs, running[-1] if running else None, batch.tokens)
+            running.append(outputs)
+            await self._in_order.put(_Running(works, outputs))
+        await self._in_order.put(None)
+
+    async def _publish(self) -> None:
+        while (item := await self._in_order.get()) is not None:
+            outcome = item if isinstance(item, _Outcome) else await self._outcome(item)
+            delivery = await self._sink.send(outcome.out)
+            await self._unacknowledged.put((outcome, delivery))
+        await self._unacknowledged.put(None)
+
+    async def _acknowledge(self) -> None:
+        while (item := await self._unacknowledged.get()) is not None:
+            outcome, delivery = item
+            too_large = await delivery.acknowledged()
+            for index in too_large:
+                await self._replace(outcome.records[index], outcome.out[index])
+            self._source.finish(outcome.records)
+            letters = sum(out.topic == self._settings.topics.dead_letter for out in outcome.out)
+            self.counts.dead_letters += letters
+            self.counts.signals += len(outcome.out) - letters
+            metrics.SIGNALS.inc(len(outcome.out) - letters)
+
+    # In pool threads
+
+    def _read(self, records: list[Record]) -> tuple[list[_Work], _Outcome]:
+        """Decode and tokenise; what cannot be read becomes a dead letter."""
+        read: list[tuple[Record, RawMessage]] = []
+        refused = _Outcome([], [])
+        for record in records:
+            try:
+                read.append((record, decode(record.value, self._settings.source.max_payload_bytes)))
+            except BadMessageError as error:
+                self._refuse(refused, record, error.reason, error.detail)
+        return self._encode(read, refused), refused
+
+    def _encode(self, read: list[tuple[Record, RawMessage]], refused: _Outcome) -> list[_Work]:
+        try:
+            encoded = self._model.tokeniser.encode([self._task.text(message) for _, message in read])
+        except TokeniseError as error:
+            if len(read) > 1:
+                return [work for one in read for work in self._encode([one], refused)]
+            self._refuse(refused, read[0][0], DeadLetterReason.TOKENISE_FAILED, str(error))
+            return []
+        return [_Work(record, message, e) for (record, message), e in zip(read, encoded, strict=True)]
+
+    def _signals(self, works: Sequence[_Work], outputs: HeadOutputs) -> _Outcome:
+        signals = [
+            self._task.signal(
+                work.message,
+                message_id=work.message.id or self._place_id(work.record),
+                published_at=event_time(
+                    work.message.published_at,
+                    record_time(work.record.timestamp),
+                    self._settings.source.max_future,
+                ),
+                prediction=prediction,
+                truncated=work.encoded.truncated,
+            )
+            for work, prediction in zip(works, self._model.decode(outputs), strict=True)
+        ]
+        return _Outcome(
+            [work.record for work in works], self._task.records(self._settings.topics.signals, signals)
+        )
+
+    # On the loop
+
+    async def _outcome(self, running: _Running) -> _Outcome:
+        try:
+            outputs = await running.outputs
+        except EngineStopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a device raises on a batch; `_isolate` judges it
+            metrics.BATCH_SPLITS.inc()
+            log.warning("engine.batch_failed", messages=len(running.works), error=repr(error))
+            return await self._isolate(running.works, error)
+        return await self._in_pool(self._signals, running.works, outputs)
+
+    async def _isolate(self, works: list[_Work], error: Exception) -> _Outcome:
+        """Split a failed batch until the culprits stand alone; they become dead letters."""
+        if len(works) == 1:
+            await self._check_engine(error)
+            refused = _Outcome([], [])
+            self._refuse(refused, works[0].record, DeadLetterReason.INFERENCE_FAILED, repr(error))
+            return refused
+        middle = len(works) // 2
+        whole = _Outcome([], [])
+        for half in (works[:middle], works[middle:]):
+            prepared = await self._in_pool(self._model.engine.prepare, [work.encoded for work in half])
+            part = await self._outcome(_Running(half, self._engine.submit(prepared)))
+            whole.records.extend(part.records)
+            whole.out.extend(part.out)
+        return whole
+
+    async def _check_engine(self, error: Exception) -> None:
+        """Raise if the engine fails on anything: a topic of dead letters would be its fault, not theirs."""
+        try:
+            await self._engine.submit(self._model.engine.prepare([self._canary]))
+        except Exception:  # noqa: BLE001 - as in `_outcome`
+            raise EngineBrokenError(
+                f"The engine fails on every text, so the worker stops: {error!r}"
+            ) from error
+
+    async def _replace(self, record: Record, refused: OutRecord) -> None:
+        """The broker took a record for too large: a signal becomes a dead letter, a dead letter is cut."""
+        letter = refused
+        if refused.topic != self._settings.topics.dead_letter:
+            outcome = _Outcome([], [])
+            detail = f"the broker refuses the signal of {len(refused.value)} bytes as too large"
+            self._refuse(outcome, record, DeadLetterReason.SIGNAL_REJECTED, detail)
+            letter = outcome.out[0]
+            if not await (await self._sink.send([letter])).acknowledged():
+                return
+        size = len(letter.value)
+        while size := size // 2:
+            if not await (await self._sink.send([cut(letter, size)])).acknowledged():
+                return
+        raise KbertError(
+            "The broker refuses even an empty dead letter as too large: "
+            f"raise max.message.bytes of {letter.topic}."
+        )
+
+    def _refuse(self, outcome: _Outcome, record: Record, reason: DeadLetterReason, detail: str) -> None:
+        metrics.DEAD_LETTERS.labels(reason).inc()
+        outcome.records.append(record)
+        outcome.out.append(
+            dead_letter(
+                self._settings.topics.dead_letter,
+                place=(record.claim.partition.topic, record.claim.partition.partition, record.offset),
+                timestamp_ms=record.timestamp,
+                key=record.key,
+                value=record.value,
+                headers=record.headers,
+                reason=reason,
+                detail=detail,
+            )
+        )
+
+    def _records_wanted(self) -> int:
+        room = int(self._batcher.room_tokens / self._tokens_per_message)
+        return max(1, min(room, self._settings.source.max_poll_records))
+
+    def _time_service(
+        self,
+        outputs: "asyncio.Future[HeadOutputs]",
+        before: "asyncio.Future[HeadOutputs] | None",
+        tokens: int,
+    ) -> None:
+        started = monotonic() if before is None or before.done() else None
+
+        def begun(_: object) -> None:
+            nonlocal started
+            started = monotonic()
+
+        def ended(_: object) -> None:
+            if started is not None:
+                seconds = monotonic() - started
+                self._batcher.record_service(tokens, seconds)
+                metrics.ENGINE_SECONDS.observe(seconds)
+
+        if started is None and before is not None:
+            before.add_done_callback(begun)
+        outputs.add_done_callback(ended)
+
+    async def _in_pool(self, work: Callable[..., R], *arguments: Any) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
+    async def _report_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            log.info("pipeline.progress", queued=self._batcher.queued_items, **self._totals())
+
+    async def _enforce_deadline(self, stop: asyncio.Event, stages: "list[asyncio.Task[None]]") -> None:
+        await stop.wait()
+        await asyncio.sleep(self._settings.source.drain_timeout)
+        log.warning("pipeline.drain_deadline", unfinished=self._source.outstanding())
+        for stage in stages:
+            stage.cancel()
+
+    def _totals(self) -> dict[str, int]:
+        return {
+            "records": self.counts.records,
+            "signals": self.counts.signals,
+            "dead_letters": self.counts.dead_letters,
+        }
+
+    @staticmethod
+    def _place_id(record: Record) -> str:
+        partition = record.claim.partition
+        return f"{partition.topic}:{partition.partition}:{record.offset}"

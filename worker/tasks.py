@@ -1,0 +1,72 @@
+"""What differs between the pipelines: which text the heads read, and what becomes of a prediction."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from schemas.messages import RawMessage
+from schemas.signals import ModelInfo
+from worker.coins import CoinTagger
+from worker.settings import SinkSettings
+from worker.sink.producer import OutRecord
+from worker.sink.signals import CryptoSignalBuilder, signal_record
+from worker.source.decoding import message_text
+
+
+class Task(Protocol):
+    """One head set's way from a message to a signal. Called from pool threads."""
+
+    def text(self, message: RawMessage) -> str:
+        """The text that is tokenised."""
+        ...
+
+    def signal(
+        self,
+        message: RawMessage,
+        *,
+        message_id: str,
+        published_at: datetime,
+        prediction: Mapping[str, Any],
+        truncated: bool,
+    ) -> dict[str, Any]:
+        """The signal as a dict in the order of its contract."""
+        ...
+
+    def records(self, topic: str, signals: Sequence[Mapping[str, Any]]) -> list[OutRecord]:
+        """The signals as records for a topic."""
+        ...
+
+
+class CryptoTask:
+    """Chat and news to crypto signals."""
+
+    def __init__(self, model: ModelInfo, tagger: CoinTagger, settings: SinkSettings) -> None:
+        self._builder = CryptoSignalBuilder(model, settings)
+        self._tagger = tagger
+
+    def text(self, message: RawMessage) -> str:
+        """The text itself, or title and body on one line."""
+        return message_text(message)
+
+    def signal(
+        self,
+        message: RawMessage,
+        *,
+        message_id: str,
+        published_at: datetime,
+        prediction: Mapping[str, Any],
+        truncated: bool,
+    ) -> dict[str, Any]:
+        """A CryptoSignal."""
+        return self._builder.build(
+            message,
+            message_id=message_id,
+            published_at=published_at,
+            coins=self._tagger.tag(message_text(message)),
+            prediction=prediction,
+            truncated=truncated,
+        )
+
+    def records(self, topic: str, signals: Sequence[Mapping[str, Any]]) -> list[OutRecord]:
+        """Keyed by the first coin."""
+        return [signal_record(topic, signal) for signal in signals]
