@@ -31,8 +31,9 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a message: what a writer of raw messages has to
     give, and what a reader of everything else gets.
     """
-    mode = "validation" if model is RawMessage else "serialization"
-    schema = model.model_json_schema(mode=mode, by_alias=True)
+    schema = model.model_json_schema(
+        mode="validation" if model is RawMessage else "serialization", by_alias=True
+    )
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ class DynamicBatcher(Generic[T]):
             self._room.clear()
             await self._room.wait()
 
-    async def next_batch(self, running: "asyncio.Future[object] | None" = None) -> Batch[T] | None:
+    async def next_batch(self, running: "asyncio.Future[Any] | None" = None) -> Batch[T] | None:
         """Wait for the next batch.
 
         Args:
