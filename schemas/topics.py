@@ -11,5 +11,8 @@ DEAD_LETTER: Final = "dead-letter"
 SCHEMA_HEADER: Final = "schema"
 """Record header that names the schema and version of the value."""
 
+ID_HEADER: Final = "kbert.id"
+"""Record header of a replayed raw message that has no id of its own."""
+
 CRYPTO_SIGNAL_V1: Final = "crypto-signal/1"
 TRAFFIC_SIGNAL_V1: Final = "traffic-signal/1"

@@ -32,8 +32,10 @@ class FakeEngine:
     """Fails on poisoned texts, or on everything, or waits, as a test wants."""
 
     description: str = "fake"
+    default_batch_tokens: int = 512
     seconds_per_batch: float = 0.0
     broken: bool = False
+    immune: bool = False
     gate: threading.Event | None = None
     batches: list[int] = field(default_factory=list)
 
@@ -45,7 +47,7 @@ class FakeEngine:
             self.gate.wait()
         if self.seconds_per_batch:
             time.sleep(self.seconds_per_batch)
-        if self.broken or any(text.ids[0] for text in prepared):
+        if self.broken or (not self.immune and any(text.ids[0] for text in prepared)):
             raise RuntimeError("device-side failure")
         self.batches.append(len(prepared))
         return {"n": np.zeros((len(prepared), 1), np.float32)}

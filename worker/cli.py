@@ -5,13 +5,16 @@ import sys
 from collections.abc import Coroutine
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from worker import __version__
 from worker.errors import KbertError
 from worker.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from worker.source.dead_letters import DeadLetterFilter
 
 app = typer.Typer(
     name="kbert",
@@ -22,10 +25,12 @@ app = typer.Typer(
 )
 train_app = typer.Typer(no_args_is_help=True, help="Fine-tune a model.")
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a model on labelled data.")
+dead_letter_app = typer.Typer(no_args_is_help=True, help="List, show and replay what has no signal.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(bench_app, name="bench")
+app.add_typer(dead_letter_app, name="dead-letter")
 
 
 class Only(StrEnum):
@@ -228,6 +233,80 @@ def bench_aggregates(as_json: AsJson = False) -> None:
 
     _settings(None, quiet=True)
     _print_result(measure(), as_json)
+
+
+Reasons = Annotated[
+    list[str] | None, typer.Option("--reason", help="Only these; see schemas/dead_letters.py.")
+]
+Since = Annotated[str | None, typer.Option(help="Only from this time on (RFC 3339, or 30m, 2h, 1d ago).")]
+Until = Annotated[str | None, typer.Option(help="Only before this time.")]
+
+
+@dead_letter_app.command("list")
+def dead_letter_list(
+    reason: Reasons = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int | None, typer.Option(min=1)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """What has no signal, and why."""
+    from worker.commands.dead_letter import list_dead_letters
+
+    wanted = _dead_letter_filter(reason, since, until, None)
+    _run(list_dead_letters(_settings(None), wanted, limit=limit, as_json=as_json))
+
+
+@dead_letter_app.command("show")
+def dead_letter_show(
+    place: Annotated[str, typer.Argument(help="partition:offset, as `list` prints it.")],
+    raw: Annotated[bool, typer.Option("--raw", help="Write the original bytes and nothing else.")] = False,
+) -> None:
+    """One dead letter whole."""
+    from worker.commands.dead_letter import show_dead_letter
+
+    _run(show_dead_letter(_settings(None), place, raw=raw))
+
+
+@dead_letter_app.command("replay")
+def dead_letter_replay(
+    reason: Reasons = None,
+    since: Since = None,
+    until: Until = None,
+    place: Annotated[list[str] | None, typer.Option(help="Only these: partition:offset.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Without any filter.")] = False,
+) -> None:
+    """Send originals back to the topic they came from."""
+    from worker.commands.dead_letter import replay_dead_letters
+
+    if not everything and not (reason or since or until or place):
+        raise typer.BadParameter("say which: --reason, --since, --until, --place, or --all")
+    settings = _settings(None)
+    wanted = _dead_letter_filter(reason, since, until, place)
+
+    async def work() -> None:
+        print(f"{await replay_dead_letters(settings, wanted)} replayed")
+
+    _run(work())
+
+
+def _dead_letter_filter(
+    reasons: list[str] | None, since: str | None, until: str | None, places: list[str] | None
+) -> "DeadLetterFilter":
+    from schemas.dead_letters import DeadLetterReason
+    from worker.commands.times import parse_time
+    from worker.source.dead_letters import DeadLetterFilter
+
+    known = [reason.value for reason in DeadLetterReason]
+    for reason in reasons or ():
+        if reason not in known:
+            raise typer.BadParameter(f"--reason is one of {', '.join(known)}")
+    return DeadLetterFilter(
+        reasons=frozenset(DeadLetterReason(reason) for reason in reasons) if reasons else None,
+        since=parse_time("--since", since),
+        until=parse_time("--until", until),
+        places=frozenset(places) if places else None,
+    )
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ import structlog
 
 from schemas.dead_letters import DeadLetterReason
 from schemas.messages import RawMessage
+from schemas.topics import ID_HEADER
 from worker.batching import DynamicBatcher
 from worker.errors import KbertError
 from worker.inference.classifier import Classifier
@@ -220,7 +221,7 @@ class Pipeline:
         signals = [
             self._task.signal(
                 work.message,
-                message_id=work.message.id or self._place_id(work.record),
+                message_id=work.message.id or _record_id(work.record),
                 published_at=event_time(
                     work.message.published_at,
                     record_time(work.record.timestamp),
@@ -356,7 +357,11 @@ class Pipeline:
             "dead_letters": self.counts.dead_letters,
         }
 
-    @staticmethod
-    def _place_id(record: Record) -> str:
-        partition = record.claim.partition
-        return f"{partition.topic}:{partition.partition}:{record.offset}"
+
+def _record_id(record: Record) -> str:
+    """Id of a message that brings none: as given by a replay, or its place."""
+    given = next((value for name, value in record.headers if name == ID_HEADER and value), None)
+    if given is not None:
+        return given.decode("utf-8", "backslashreplace")[:512]
+    partition = record.claim.partition
+    return f"{partition.topic}:{partition.partition}:{record.offset}"

@@ -307,6 +307,35 @@ async def test_a_loss_names_every_partition_of_the_batch(server: EmbeddedRedis) 
     await check(server.url, "kbert:", log)
 
 
+@pytest.mark.parametrize("call", [1, 2, 3])
+async def test_a_loss_is_found_again_after_a_cancelled_call(server: EmbeddedRedis, call: int) -> None:
+    """The calls are the refused scripts, the registry and the fences."""
+    log = make_log(200)
+    halves = {p: len(rows) // 2 for p, rows in log.items()}
+
+    class CancellingStore(CountingStore):
+        victim: asyncio.Task[int] | None = None
+
+        async def _pipeline(self, commands: Sequence[Any]) -> list[Any]:
+            answers = await super()._pipeline(commands)
+            if self.victim is not None and self.calls == call:
+                self.victim.cancel()
+            return answers
+
+    async with CancellingStore(server.url) as store:
+        projector = aggregator(store)
+        await consume(projector, {p: rows[: halves[p]] for p, rows in log.items()})
+        server.kill()
+        await server.start()
+        store.calls = 0
+        store.victim = asyncio.ensure_future(consume(projector, log, start=halves))
+        with suppress(asyncio.CancelledError):
+            await store.victim
+        store.victim = None
+        assert await consume(projector, log, start=halves) >= 1
+    await check(server.url, "kbert:", log)
+
+
 async def test_a_repeat_across_a_loss_counts_once(server: EmbeddedRedis) -> None:
     """Its first record lies before the loss, and before what was read since the restart."""
     log = make_log(100, partitions=1)

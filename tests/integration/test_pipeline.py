@@ -3,90 +3,30 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from schemas.dead_letters import DeadLetterHeaders, DeadLetterReason
 from schemas.signals import CryptoSignal
-from tests.fake_model import POISON, FakeEngine, FakeModel
-from tests.kafka_io import committed, headers_of, ids, produce, read_topic, settings_for
+from tests.fake_model import POISON, FakeEngine
+from tests.kafka_io import committed, headers_of, ids, produce, read_topic
+from tests.pipelines import outcomes, pipeline_settings, running_pipeline
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
-from worker.coins import CoinTagger, load_catalogue
-from worker.inference.thread import EngineThread
-from worker.pipeline import EngineBrokenError, Pipeline
-from worker.settings import BatchSettings, Settings, SinkSettings, SourceSettings
-from worker.sink.producer import KafkaSink
-from worker.source.consumer import KafkaSource
-from worker.tasks import CryptoTask
-
-TAGGER = CoinTagger(load_catalogue())
-
-
-async def _settings(kafka: KafkaServer, topics: Topics, partitions: int = 2, **sections: Any) -> Settings:
-    raw = await topics.make("raw", partitions)
-    sections.setdefault(
-        "source",
-        SourceSettings(
-            group_id=f"workers-{raw}", session_timeout=6.0, commit_interval=0.2, drain_timeout=5.0
-        ),
-    )
-    return settings_for(
-        kafka.bootstrap_servers,
-        idempotence=kafka.idempotence,
-        raw=raw,
-        signals=await topics.make("signals", partitions),
-        dead_letter=await topics.make("dead"),
-        **sections,
-    )
-
-
-@asynccontextmanager
-async def _pipeline(
-    settings: Settings, engine: FakeEngine
-) -> AsyncIterator[tuple[Pipeline, asyncio.Event, "asyncio.Task[None]"]]:
-    model = FakeModel(engine)
-    thread = EngineThread(model.engine)
-    sink = KafkaSink(settings.kafka, settings.sink)
-    await sink.start()
-    source = KafkaSource(settings.topics.raw, settings.kafka, settings.source)
-    await source.start()
-    task = CryptoTask(model.info, TAGGER, settings.sink)
-    pipeline = Pipeline(settings, source=source, sink=sink, model=model, engine=thread, task=task)
-    stop = asyncio.Event()
-    running = asyncio.create_task(pipeline.run(stop))
-    try:
-        yield pipeline, stop, running
-    finally:
-        stop.set()
-        await asyncio.gather(running, return_exceptions=True)
-        await source.stop()
-        await sink.stop()
-        thread.close()
-
-
-async def _done(pipeline: Pipeline, running: "asyncio.Task[None]", count: int) -> None:
-    def finished() -> bool:
-        if running.done():
-            running.result()
-        return pipeline.counts.signals + pipeline.counts.dead_letters >= count
-
-    await eventually(finished, timeout=40, what=f"{count} outcomes")
+from worker.pipeline import EngineBrokenError
+from worker.settings import BatchSettings, SinkSettings
 
 
 async def test_every_message_has_one_outcome_and_order_within_a_partition_is_kept(
     kafka: KafkaServer, topics: Topics
 ) -> None:
-    settings = await _settings(kafka, topics)
+    settings = await pipeline_settings(kafka, topics)
     values = [
         json.dumps({"id": f"m{n}", "text": f"비트 {n} " + "가 " * (n % 40)}).encode() for n in range(3_000)
     ]
     await produce(kafka.bootstrap_servers, settings.topics.raw, values, partitions=2)
-    async with _pipeline(settings, FakeEngine()) as (pipeline, stop, running):
-        await _done(pipeline, running, 3_000)
+    async with running_pipeline(settings, FakeEngine()) as (pipeline, stop, running):
+        await outcomes(pipeline, running, 3_000)
         stop.set()
         await running
     records = await read_topic(kafka.bootstrap_servers, settings.topics.signals)
@@ -106,12 +46,12 @@ async def test_every_message_has_one_outcome_and_order_within_a_partition_is_kep
 async def test_a_poisonous_message_stands_alone_in_the_dead_letters(
     kafka: KafkaServer, topics: Topics
 ) -> None:
-    settings = await _settings(kafka, topics, partitions=1)
+    settings = await pipeline_settings(kafka, topics, partitions=1)
     values = [f"메시지 {n}".encode() for n in range(60)]
     values[17] = values[41] = POISON.encode()
     await produce(kafka.bootstrap_servers, settings.topics.raw, values)
-    async with _pipeline(settings, FakeEngine()) as (pipeline, _, running):
-        await _done(pipeline, running, 60)
+    async with running_pipeline(settings, FakeEngine()) as (pipeline, _, running):
+        await outcomes(pipeline, running, 60)
     signals = await read_topic(kafka.bootstrap_servers, settings.topics.signals)
     letters = await read_topic(kafka.bootstrap_servers, settings.topics.dead_letter)
     assert len(signals) == 58
@@ -125,9 +65,9 @@ async def test_a_poisonous_message_stands_alone_in_the_dead_letters(
 async def test_a_broken_engine_stops_the_worker_and_commits_nothing(
     kafka: KafkaServer, topics: Topics
 ) -> None:
-    settings = await _settings(kafka, topics, partitions=1)
+    settings = await pipeline_settings(kafka, topics, partitions=1)
     await produce(kafka.bootstrap_servers, settings.topics.raw, [b"a", b"b"])
-    async with _pipeline(settings, FakeEngine(broken=True)) as (_, _, running):
+    async with running_pipeline(settings, FakeEngine(broken=True)) as (_, _, running):
         with pytest.raises(BaseExceptionGroup) as failed:
             await asyncio.wait_for(running, 30)
     assert failed.group_contains(EngineBrokenError)
@@ -154,7 +94,7 @@ PAYLOADS: dict[str, tuple[bytes | None, DeadLetterReason | None]] = {
 async def test_every_kind_of_bad_input_ends_as_a_signal_or_a_dead_letter(
     kafka: KafkaServer, topics: Topics
 ) -> None:
-    settings = await _settings(kafka, topics, partitions=1)
+    settings = await pipeline_settings(kafka, topics, partitions=1)
     await produce(
         kafka.bootstrap_servers,
         settings.topics.raw,
@@ -162,8 +102,8 @@ async def test_every_kind_of_bad_input_ends_as_a_signal_or_a_dead_letter(
         keys=[name.encode() for name in PAYLOADS],
         headers=[("trace", b"\xff\x00")],
     )
-    async with _pipeline(settings, FakeEngine()) as (pipeline, _, running):
-        await _done(pipeline, running, len(PAYLOADS))
+    async with running_pipeline(settings, FakeEngine()) as (pipeline, _, running):
+        await outcomes(pipeline, running, len(PAYLOADS))
     signals = await read_topic(kafka.bootstrap_servers, settings.topics.signals)
     letters = {
         r.key.decode(): r for r in await read_topic(kafka.bootstrap_servers, settings.topics.dead_letter)
@@ -181,11 +121,11 @@ async def test_every_kind_of_bad_input_ends_as_a_signal_or_a_dead_letter(
 
 
 async def test_a_stop_finishes_what_was_taken_and_leaves_the_rest(kafka: KafkaServer, topics: Topics) -> None:
-    settings = await _settings(kafka, topics, partitions=1, batch=BatchSettings(max_queue_delay=0.2))
+    settings = await pipeline_settings(kafka, topics, partitions=1, batch=BatchSettings(max_queue_delay=0.2))
     await produce(
         kafka.bootstrap_servers, settings.topics.raw, [b"w " * 20 + b"%d" % n for n in range(2_000)]
     )
-    async with _pipeline(settings, FakeEngine(seconds_per_batch=0.02)) as (pipeline, stop, running):
+    async with running_pipeline(settings, FakeEngine(seconds_per_batch=0.02)) as (pipeline, stop, running):
         await eventually(lambda: pipeline.counts.signals > 50)
         stop.set()
         await running
@@ -201,12 +141,12 @@ async def test_a_stop_that_cannot_drain_ends_at_its_deadline_and_loses_nothing(
     kafka: KafkaServer, topics: Topics
 ) -> None:
     gate = threading.Event()
-    raw_settings = await _settings(kafka, topics, partitions=1)
+    raw_settings = await pipeline_settings(kafka, topics, partitions=1)
     settings = raw_settings.model_copy(
         update={"source": raw_settings.source.model_copy(update={"drain_timeout": 0.3})}
     )
     await produce(kafka.bootstrap_servers, settings.topics.raw, [b"%d" % n for n in range(20)])
-    async with _pipeline(settings, FakeEngine(gate=gate)) as (pipeline, stop, running):
+    async with running_pipeline(settings, FakeEngine(gate=gate)) as (pipeline, stop, running):
         await eventually(lambda: pipeline.counts.records == 20)
         stop.set()
         await asyncio.wait_for(running, 10)
@@ -216,11 +156,11 @@ async def test_a_stop_that_cannot_drain_ends_at_its_deadline_and_loses_nothing(
 
 
 async def test_a_slow_engine_holds_the_source_back(kafka: KafkaServer, topics: Topics) -> None:
-    settings = await _settings(
+    settings = await pipeline_settings(
         kafka, topics, partitions=1, batch=BatchSettings(max_queue_delay=0.1), sink=SinkSettings()
     )
     await produce(kafka.bootstrap_servers, settings.topics.raw, [b"w " * 30] * 20_000)
-    async with _pipeline(settings, FakeEngine(seconds_per_batch=0.05)) as (pipeline, _, running):
+    async with running_pipeline(settings, FakeEngine(seconds_per_batch=0.05)) as (pipeline, _, running):
         await eventually(lambda: pipeline.counts.signals > 200)
         assert not running.done()
         # 512 tokens a batch: what is taken is a few batches, not the topic.

@@ -37,16 +37,16 @@ async def test_order_is_kept_for_each_key_across_calls_and_batches(
         assert await delivery.acknowledged() == []
     await sink.stop()
 
-    records = await read_topic(kafka.bootstrap_servers, topic)
-    assert sorted(int(r.value) for r in records) == list(range(3_000))
+    written = await read_topic(kafka.bootstrap_servers, topic)
+    assert sorted(int(r.value) for r in written) == list(range(3_000))
     places: dict[bytes, set[int]] = {}
-    for key in {r.key for r in records}:
-        mine = [r for r in records if r.key == key]
+    for key in {r.key for r in written}:
+        mine = [r for r in written if r.key == key]
         places[key] = {r.partition for r in mine}
         assert [int(r.value) for r in mine] == sorted(int(r.value) for r in mine)
     assert all(len(partitions) == 1 for partitions in places.values())
     assert len({p for partitions in places.values() for p in partitions}) > 1
-    assert headers_of(records[0]) == {"schema": "x/1"}
+    assert headers_of(written[0]) == {"schema": "x/1"}
 
 
 async def test_a_dead_letter_keeps_bytes_key_headers_and_says_where_and_why(

@@ -41,11 +41,13 @@ def dead_letter(
         topic,
         key,
         value or b"",
-        [
-            *(h for h in headers if h[0] not in _OURS),
-            *((name, str(text).encode()) for name, text in ours.items()),
-        ],
+        [*without_ours(headers), *((name, str(text).encode()) for name, text in ours.items())],
     )
+
+
+def without_ours(headers: Sequence[tuple[str, bytes]]) -> list[Header]:
+    """The original headers: a replayed message that fails again does not pile them up."""
+    return [(name, value) for name, value in headers if name not in _OURS]
 
 
 def cut(letter: OutRecord, size: int) -> OutRecord:

@@ -1,0 +1,73 @@
+"""A pipeline in this process, with an engine that a test can slow, poison and break."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.fake_model import FakeEngine, FakeModel
+from tests.kafka_io import settings_for
+from tests.servers import KafkaServer, Topics
+from tests.waiting import eventually
+from worker.coins import CoinTagger, load_catalogue
+from worker.inference.thread import EngineThread
+from worker.pipeline import Pipeline
+from worker.settings import Settings, SourceSettings
+from worker.sink.producer import KafkaSink
+from worker.source.consumer import KafkaSource
+from worker.tasks import CryptoTask
+
+TAGGER = CoinTagger(load_catalogue())
+
+
+async def pipeline_settings(
+    kafka: KafkaServer, topics: Topics, partitions: int = 2, **sections: Any
+) -> Settings:
+    raw = await topics.make("raw", partitions)
+    sections.setdefault(
+        "source",
+        SourceSettings(
+            group_id=f"workers-{raw}", session_timeout=6.0, commit_interval=0.2, drain_timeout=5.0
+        ),
+    )
+    return settings_for(
+        kafka.bootstrap_servers,
+        idempotence=kafka.idempotence,
+        raw=raw,
+        signals=await topics.make("signals", partitions),
+        dead_letter=await topics.make("dead"),
+        **sections,
+    )
+
+
+@asynccontextmanager
+async def running_pipeline(
+    settings: Settings, engine: FakeEngine
+) -> AsyncIterator[tuple[Pipeline, asyncio.Event, "asyncio.Task[None]"]]:
+    model = FakeModel(engine)
+    thread = EngineThread(model.engine)
+    sink = KafkaSink(settings.kafka, settings.sink)
+    await sink.start()
+    source = KafkaSource(settings.topics.raw, settings.kafka, settings.source)
+    await source.start()
+    task = CryptoTask(model.info, TAGGER, settings.sink)
+    pipeline = Pipeline(settings, source=source, sink=sink, model=model, engine=thread, task=task)
+    stop = asyncio.Event()
+    running = asyncio.create_task(pipeline.run(stop))
+    try:
+        yield pipeline, stop, running
+    finally:
+        stop.set()
+        await asyncio.gather(running, return_exceptions=True)
+        await source.stop()
+        await sink.stop()
+        thread.close()
+
+
+async def outcomes(pipeline: Pipeline, running: "asyncio.Task[None]", count: int) -> None:
+    def finished() -> bool:
+        if running.done():
+            running.result()
+        return pipeline.counts.signals + pipeline.counts.dead_letters >= count
+
+    await eventually(finished, timeout=40, what=f"{count} outcomes")

@@ -1,0 +1,203 @@
+"""Signals into Redis, and windows out of it."""
+
+import asyncio
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import orjson
+
+from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS
+from schemas.windows import MARKET
+from worker.aggregates.keys import Keys
+from worker.aggregates.project import Aggregator
+from worker.aggregates.reader import AggregateReader
+from worker.aggregates.store import Command, RedisStore
+from worker.embedded import EmbeddedRedis
+
+_COINS: Final = tuple(f"COIN{n}" for n in range(150))
+_ZIPF: Final = tuple(1 / (n + 1) for n in range(150))
+_BATCH: Final = 5_000
+_REPEATS: Final = 3
+_READS: Final = 200
+_SECONDS_OF_TRAFFIC: Final = 120
+
+
+def bench_aggregates(redis_url: str | None = None, signals: int = 100_000) -> dict[str, Any]:
+    """Measure on an embedded Redis, or on a given one (under a prefix of its own, removed afterwards).
+
+    Returns:
+        ``signals_per_second`` (median of interleaved repeats) and ``read_ms``, medians:
+
+        - ``apply``: parsed signals, batches of 5,000, until Redis has them
+        - ``parse_and_apply``: the same from JSON bytes
+        - ``apply_per_core_second``: per second of this process's own CPU time
+        - ``peers``: one HINCRBY for each field of each signal, pipelined, no fence
+        - ``read_ms``: all windows of one coin; ``read_all_ms``: one window of all coins
+    """
+    return asyncio.run(_bench(redis_url, signals))
+
+
+async def _bench(redis_url: str | None, signals: int) -> dict[str, Any]:
+    async with _server(redis_url) as url, RedisStore(url) as store:
+        batches = _make_batches(signals)
+        ours, with_parsing, per_core, naive = [], [], [], []
+        for _ in range(_REPEATS):
+            async with _prefix(store) as prefix:
+                parsing, applying, cpu = await _apply(Aggregator(store, prefix=prefix), batches)
+                ours.append(signals / applying)
+                with_parsing.append(signals / (parsing + applying))
+                per_core.append(signals / cpu)
+            async with _prefix(store) as prefix:
+                part = batches[: max(1, len(batches) // 10)]
+                naive.append(sum(map(len, part)) / await _apply_naively(store, prefix, part))
+        async with _prefix(store) as prefix:
+            await _apply(Aggregator(store, prefix=prefix), batches)
+            reader = AggregateReader(store, Keys(prefix))
+            reads = [await _time(reader.coin(symbol)) for symbol in _symbols_to_read()]
+            reads_of_all = [await _time(reader.window("1h")) for _ in range(10)]
+    return {
+        "machine": _machine(),
+        "signals": signals,
+        "batch": _BATCH,
+        "signals_per_second": {
+            "apply": round(statistics.median(ours)),
+            "parse_and_apply": round(statistics.median(with_parsing)),
+            "apply_per_core_second": round(statistics.median(per_core)),
+            "peers": {"one HINCRBY per field": round(statistics.median(naive))},
+        },
+        "read_ms": round(statistics.median(reads) * 1_000, 3),
+        "read_all_ms": round(statistics.median(reads_of_all) * 1_000, 3),
+    }
+
+
+async def _apply(aggregator: Aggregator, batches: list[list[bytes]]) -> tuple[float, float, float]:
+    """Seconds of parsing, seconds of applying, CPU seconds of applying."""
+    parsing = applying = cpu = 0.0
+    offset = 0
+    for batch in batches:
+        start = time.perf_counter()
+        records = [(offset + n, orjson.loads(value)) for n, value in enumerate(batch)]
+        offset += len(batch)
+        parsed, cpu_start = time.perf_counter(), time.process_time()
+        await aggregator.apply({("signals.crypto", 0): records})
+        parsing += parsed - start
+        applying += time.perf_counter() - parsed
+        cpu += time.process_time() - cpu_start
+    return parsing, applying, cpu
+
+
+async def _apply_naively(store: RedisStore, prefix: str, batches: list[list[bytes]]) -> float:
+    """The usual way: every signal counts itself, field by field, in a minute and an hour hash."""
+    applying = 0.0
+    for batch in batches:
+        records = [orjson.loads(value) for value in batch]
+        start = time.perf_counter()
+        commands: list[Command] = []
+        for signal in records:
+            seconds = int(datetime.fromisoformat(signal["published_at"]).timestamp())
+            fields = [signal["sentiment_strength"], signal["action_signal"], *signal["emotions"]]
+            weight = round(signal["certainty"] * signal["relevance"] * 1_000_000)
+            for symbol in (*signal["coins"], MARKET):
+                for bucket in (f"m:{seconds // 60}", f"h:{seconds // 3600}"):
+                    key = f"{prefix}{{{symbol}}}:{bucket}"
+                    commands += [("HINCRBY", key, name, 1) for name in ("messages", *fields)]
+                    commands += [
+                        ("HINCRBY", key, "weight", weight),
+                        ("PFADD", f"{key}:u", signal["author_hash"]),
+                    ]
+        await store.run(commands)
+        applying += time.perf_counter() - start
+    return applying
+
+
+async def _time(work: Any) -> float:
+    start = time.perf_counter()
+    await work
+    return time.perf_counter() - start
+
+
+def _symbols_to_read() -> list[str]:
+    rng = random.Random(2)
+    return rng.choices((MARKET, *_COINS), weights=(1.0, *_ZIPF), k=_READS)
+
+
+def _make_batches(signals: int) -> list[list[bytes]]:
+    """Two minutes of traffic up to now, as JSON, in batches."""
+    rng = random.Random(1)
+    start = datetime.now(UTC) - timedelta(seconds=_SECONDS_OF_TRAFFIC)
+    values = [
+        _make_signal(n, start + timedelta(seconds=_SECONDS_OF_TRAFFIC * n / signals), rng)
+        for n in range(signals)
+    ]
+    return [values[n : n + _BATCH] for n in range(0, signals, _BATCH)]
+
+
+def _make_signal(number: int, at: datetime, rng: random.Random) -> bytes:
+    def scores(names: tuple[str, ...]) -> dict[str, float]:
+        return {name: round(rng.random(), 4) for name in names}
+
+    signal = {
+        "id": f"room-{number}",
+        "source": "room",
+        "kind": "chat",
+        "published_at": at,
+        "processed_at": at + timedelta(seconds=rng.random()),
+        "coins": list(dict.fromkeys(rng.choices(_COINS, _ZIPF, k=rng.choice((0, 1, 1, 1, 2))))),
+        "sentiment_strength": rng.choice(SENTIMENTS),
+        "action_signal": rng.choice(ACTIONS),
+        "emotions": rng.sample(EMOTIONS, k=rng.choice((0, 1, 1, 2))),
+        **scores(("certainty", "relevance", "toxicity")),
+        "scores": {
+            "sentiment_strength": scores(SENTIMENTS),
+            "action_signal": scores(ACTIONS),
+            "emotions": scores(EMOTIONS),
+        },
+        "model": {"name": "kbert-crypto-small", "revision": "0123456789ab"},
+        "truncated": False,
+        "author_hash": f"{rng.randrange(20_000):016x}",
+        "text": "비트 지금이라도 탑승해야됨",
+    }
+    return orjson.dumps(signal, option=orjson.OPT_UTC_Z)
+
+
+@asynccontextmanager
+async def _server(url: str | None) -> AsyncIterator[str]:
+    if url is not None:
+        yield url
+        return
+    async with EmbeddedRedis() as embedded:
+        yield embedded.url
+
+
+@asynccontextmanager
+async def _prefix(store: RedisStore) -> AsyncIterator[str]:
+    """A prefix of its own; its keys are removed afterwards."""
+    prefix = f"bench-{uuid4().hex[:12]}:"
+    try:
+        yield prefix
+    finally:
+        keys = [key async for key in store.client.scan_iter(match=f"{prefix}*", count=1_000)]
+        await store.run([("UNLINK", key) for key in keys])
+
+
+def _machine() -> dict[str, Any]:
+    """What the figures were measured on; worker.benchmarks.machine needs torch, this does not."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "name": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }

@@ -1,0 +1,116 @@
+"""``kbert dead-letter``: list, show and replay what has no signal."""
+
+from typing import Final
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from schemas.topics import ID_HEADER
+from worker.commands.board import one_line
+from worker.errors import KbertError
+from worker.settings import Settings
+from worker.sink.dead_letters import without_ours
+from worker.sink.producer import KafkaSink, OutRecord
+from worker.source.dead_letters import DeadLetter, DeadLetterFilter, read_dead_letters
+
+_CHUNK: Final = 500
+
+
+async def list_dead_letters(
+    settings: Settings, wanted: DeadLetterFilter, *, limit: int | None, as_json: bool
+) -> None:
+    """One line a dead letter, in the order of each partition."""
+    table = Table("place", "failed at", "reason", "from", "bytes", "value", box=None)
+    shown = total = 0
+    async for letter in read_dead_letters(settings.topics.dead_letter, settings.kafka, wanted):
+        total += 1
+        if limit is not None and shown >= limit:
+            continue
+        shown += 1
+        if as_json:
+            print(orjson.dumps(_as_dict(letter)).decode(), flush=True)
+            continue
+        about = letter.about
+        table.add_row(
+            letter.place,
+            about.failed_at[:19],
+            about.reason,
+            f"{about.topic}:{about.partition}:{about.offset}",
+            str(len(letter.value)),
+            Text(one_line(letter.value[:80].decode("utf-8", "replace"))),
+        )
+    if not as_json:
+        console = Console()
+        console.print(table)
+        console.print(f"{shown} of {total} dead letters", style="dim")
+
+
+async def show_dead_letter(settings: Settings, place: str, *, raw: bool) -> None:
+    """One dead letter whole; ``raw`` writes its original bytes and nothing else."""
+    async for letter in read_dead_letters(
+        settings.topics.dead_letter, settings.kafka, DeadLetterFilter(places=[place])
+    ):
+        if raw:
+            import sys
+
+            sys.stdout.buffer.write(letter.value)
+        else:
+            print(orjson.dumps(_as_dict(letter), option=orjson.OPT_INDENT_2).decode())
+        return
+    raise KbertError(f"There is no dead letter at {place} of {settings.topics.dead_letter}.")
+
+
+async def replay_dead_letters(settings: Settings, wanted: DeadLetterFilter) -> int:
+    """Send originals back to the topic they came from, and return how many.
+
+    A message without an id of its own gets the id that its first reading would have had,
+    in the header ``kbert.id``, so that a second replay is recognised as a repeat.
+    """
+    sink = KafkaSink(settings.kafka, settings.sink)
+    await sink.start()
+    sent = 0
+    try:
+        chunk: list[OutRecord] = []
+        async for letter in read_dead_letters(settings.topics.dead_letter, settings.kafka, wanted):
+            if letter.about.original_bytes is not None:
+                continue  # it was cut: what is left is not the message
+            chunk.append(_original(letter))
+            if len(chunk) == _CHUNK:
+                sent += await _send(sink, chunk)
+                chunk = []
+        if chunk:
+            sent += await _send(sink, chunk)
+    finally:
+        await sink.stop()
+    return sent
+
+
+async def _send(sink: KafkaSink, chunk: list[OutRecord]) -> int:
+    too_large = await (await sink.send(chunk)).acknowledged()
+    if too_large:
+        raise KbertError(f"{len(too_large)} originals are larger than their topic takes; nothing was lost.")
+    return len(chunk)
+
+
+def _original(letter: DeadLetter) -> OutRecord:
+    about = letter.about
+    headers = without_ours(letter.headers)
+    if not any(name == ID_HEADER for name, _ in headers):
+        headers.append((ID_HEADER, f"{about.topic}:{about.partition}:{about.offset}".encode()))
+    return OutRecord(about.topic, letter.key, letter.value, headers)
+
+
+def _as_dict(letter: DeadLetter) -> dict[str, object]:
+    about = letter.about.model_dump(exclude_none=True)
+    return {
+        "place": letter.place,
+        **about,
+        "key": None if letter.key is None else letter.key.decode("utf-8", "backslashreplace"),
+        "headers": {
+            n: (v or b"").decode("utf-8", "backslashreplace") for n, v in without_ours(letter.headers)
+        },
+        "bytes": len(letter.value),
+        "value": letter.value.decode("utf-8", "backslashreplace"),
+    }
