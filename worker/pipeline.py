@@ -46,6 +46,10 @@ _ENGINE_DEPTH = 2  # one batch runs, one waits collated
 _REPORT_SECONDS = 30.0
 
 
+class StalledError(KbertError):
+    """Nothing moves, and it is not known that there is nothing to do."""
+
+
 class EngineBrokenError(KbertError):
     """The engine fails on a text that it could do at the start: it is the engine, not the message."""
 
@@ -127,6 +131,7 @@ class Pipeline:
                 background = [
                     group.create_task(self._source.commit_forever()),
                     group.create_task(self._report_forever()),
+                    group.create_task(self._watch_progress()),
                     group.create_task(self._enforce_deadline(stop, stages)),
                 ]
                 await asyncio.wait(stages)
@@ -342,6 +347,29 @@ class Pipeline:
         while True:
             await asyncio.sleep(_REPORT_SECONDS)
             log.info("pipeline.progress", queued=self._batcher.queued_items, **self._totals())
+
+    async def _watch_progress(self) -> None:
+        """Fail when nothing has moved for ``source.stall_limit`` seconds.
+
+        An aiokafka consumer can hang without a sign after a broker's restart, an engine in
+        its driver: the process looks alive, and only the missing progress tells.
+        """
+        limit = self._settings.source.stall_limit
+        moved_at, before = monotonic(), -1
+        while True:
+            await asyncio.sleep(limit / 8)
+            moved = self.counts.records + self.counts.signals + self.counts.dead_letters
+            idle = not self._source.outstanding() and await self._source.caught_up(limit / 8)
+            if moved != before or idle:
+                moved_at, before = monotonic(), moved
+            stalled = monotonic() - moved_at
+            metrics.STALLED_SECONDS.set(stalled)
+            if stalled > limit:
+                raise StalledError(
+                    f"Nothing has moved for {stalled:.0f} s (source.stall_limit={limit:g}) and "
+                    f"{self._source.outstanding()} records are unfinished: "
+                    "the worker stops, to be started anew."
+                )
 
     async def _enforce_deadline(self, stop: asyncio.Event, stages: "list[asyncio.Task[None]]") -> None:
         await stop.wait()

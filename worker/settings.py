@@ -138,6 +138,10 @@ class SourceSettings(_Section):
         description="Seconds in which a revoked partition, or a shutdown, finishes what was taken.",
     )
     commit_interval: PositiveFloat = 1.0
+    stall_limit: PositiveFloat = Field(
+        default=180.0,
+        description="Seconds without progress, while work is or may be there, after which the worker exits.",
+    )
     max_future: float = Field(
         default=60.0,
         ge=0,

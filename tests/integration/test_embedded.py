@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.embedded import EmbeddedKafka, EmbeddedRedis, EmbeddedServerError
 from worker.errors import ConfigurationError
@@ -173,6 +174,16 @@ async def test_a_missing_package_is_named_with_its_extra(
         await server().start()
 
 
+async def test_topics_are_made_with_the_partitions_asked_for(kafka: KafkaServer, topics: Topics) -> None:
+    one, many = await topics.make("one"), await topics.make("many", partitions=5)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers)
+    await consumer.start()
+    await eventually(lambda: consumer.partitions_for_topic(many))
+    assert len(consumer.partitions_for_topic(one) or ()) == 1
+    assert len(consumer.partitions_for_topic(many) or ()) == 5
+    await consumer.stop()
+
+
 @pytest.mark.apache_kafka
-async def test_marked_tests_run_only_with_apache_kafka(kafka: Any) -> None:
+async def test_marked_tests_run_only_with_apache_kafka(kafka: KafkaServer) -> None:
     assert kafka.is_apache

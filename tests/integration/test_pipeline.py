@@ -3,6 +3,8 @@
 import asyncio
 import json
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,9 @@ from tests.kafka_io import committed, headers_of, ids, produce, read_topic
 from tests.pipelines import outcomes, pipeline_settings, running_pipeline
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
-from worker.pipeline import EngineBrokenError
-from worker.settings import BatchSettings, SinkSettings
+from worker.embedded import EmbeddedKafka
+from worker.pipeline import EngineBrokenError, StalledError
+from worker.settings import BatchSettings, Settings, SinkSettings
 
 
 async def test_every_message_has_one_outcome_and_order_within_a_partition_is_kept(
@@ -165,3 +168,50 @@ async def test_a_slow_engine_holds_the_source_back(kafka: KafkaServer, topics: T
         assert not running.done()
         # 512 tokens a batch: what is taken is a few batches, not the topic.
         assert pipeline.counts.records - pipeline.counts.signals < 2_000
+
+
+async def test_a_worker_that_does_not_move_stops_itself(kafka: KafkaServer, topics: Topics) -> None:
+    gate = threading.Event()
+    settings = _stall_within(await pipeline_settings(kafka, topics, partitions=1), 1.0)
+    await produce(kafka.bootstrap_servers, settings.topics.raw, [b"a"])
+    async with running_pipeline(settings, FakeEngine(gate=gate)) as (_, _, running):
+        with pytest.raises(BaseExceptionGroup) as failed:
+            await asyncio.wait_for(running, 30)
+        gate.set()
+    assert failed.group_contains(StalledError)
+
+
+async def test_an_idle_worker_stays_and_one_whose_broker_is_silent_does_not() -> None:
+    async with EmbeddedKafka() as embedded:
+        kafka = KafkaServer(embedded.bootstrap_servers, is_apache=False)
+        settings = _stall_within(await pipeline_settings(kafka, Topics(kafka), partitions=1), 2.0)
+        await produce(kafka.bootstrap_servers, settings.topics.raw, [b"a"])
+        async with running_pipeline(settings, FakeEngine()) as (pipeline, _, running):
+            await outcomes(pipeline, running, 1)
+            asked = _count_calls(pipeline._source, "caught_up")
+            await eventually(lambda: running.done() or asked() >= 24)  # three limits long
+            assert not running.done()
+            embedded.freeze()
+            try:
+                with pytest.raises(BaseExceptionGroup) as failed:
+                    await asyncio.wait_for(running, 30)
+            finally:
+                embedded.thaw()
+        assert failed.group_contains(StalledError)
+
+
+def _stall_within(settings: Settings, seconds: float) -> Settings:
+    return settings.model_copy(update={"source": settings.source.model_copy(update={"stall_limit": seconds})})
+
+
+def _count_calls(target: Any, name: str) -> Callable[[], int]:
+    calls = 0
+    original = getattr(target, name)
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return original(*arguments)
+
+    setattr(target, name, counted)
+    return lambda: calls

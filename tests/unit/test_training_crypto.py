@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from schemas.labels import ACTIONS, SENTIMENTS
 from tests.unit.training_toys import row, toy_rows, write_base, write_jsonl
-from worker.training.crypto import CryptoTrainConfig, Parts, add_extra, divide, train
+from worker.training.crypto import CryptoTrainConfig, Parts, Round, add_extra, divide, train
 from worker.training.evaluate import report
 from worker.training.export import dequantise, loaded_tensors, quantise
 from worker.training.heads import CRYPTO_HEADS, HeadSpec
@@ -23,6 +23,7 @@ from worker.training.lexical import LexicalTeacher
 from worker.training.losses import head_loss, soft_target
 from worker.training.model import MultiHeadModel, grow_embeddings, load_encoder
 from worker.training.predictions import Predictions, Truth, predict_logits
+from worker.training.spelling import Speller
 from worker.training.trainer import Reader, Stage, StageConfig, StateMismatchError
 from worker.training.vocabulary import extend_tokenizer, missing_characters
 
@@ -42,8 +43,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(base: Path, folder: Path, **changes: Any) -> CryptoTrainConfig:
     data = write_jsonl(toy_rows(240), folder / "toy.jsonl")
-    start = CryptoTrainConfig(base=base, out=folder / "run", data=(data,), max_length=32, rate=2e-3)
-    return replace(start, extra=(), splices=0, epochs=10, batch=16, augmented=0.2, **changes)
+    start = CryptoTrainConfig(base=base, out=folder / "run", data=(data,), max_length=32)
+    toy_round = Round(epochs=10, batch=16, rate=2e-3, splices=0, augmented=0.2, spelled=0.1)
+    return replace(start, extra=(), rounds=(toy_round, replace(toy_round, epochs=1)), **changes)
 
 
 def losses(folder: Path) -> list[float]:
@@ -220,8 +222,8 @@ def test_splices_carry_the_opinion_of_the_baseline() -> None:
         row(f"{text.text} {action} {sentiment}", action, sentiment)
         for text, (action, sentiment) in zip(toy_rows(120), labels, strict=False)
     ]
-    made = LexicalTeacher(rows).examples(40, random.Random(1))
-    assert made == LexicalTeacher(rows).examples(40, random.Random(1))
+    made = LexicalTeacher(rows).examples(40, 0.25, random.Random(1))
+    assert made == LexicalTeacher(rows).examples(40, 0.25, random.Random(1))
     assert len({example.text for example in made}) > 35
     for example in made:
         sentiment, action = example.targets["head_senti"], example.targets["head_act"]
@@ -229,3 +231,14 @@ def test_splices_carry_the_opinion_of_the_baseline() -> None:
         assert isinstance(action, tuple)
         assert sum(sentiment) == pytest.approx(1)
         assert len(action) == len(ACTIONS)
+
+
+def test_spelled_pieces_read_as_before(base: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    ids = tokenizer.encode("오늘 비트 간다").ids
+    spelled = Speller(tokenizer).spell(ids, 1.0, random.Random(1))
+    assert len(spelled) > len(ids)
+    assert (
+        tokenizer.decode(spelled).replace("▁", " ").strip() == tokenizer.decode(ids).replace("▁", " ").strip()
+    )
+    assert Speller(tokenizer).spell(ids, 0.0, random.Random(1)) == ids

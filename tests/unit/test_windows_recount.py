@@ -13,7 +13,7 @@ from tests.recount import RELEVANT_FROM, Recount
 from tests.signals import make_signal, make_week
 from worker.aggregates.buckets import CoinDelta, combine, fold
 from worker.aggregates.contribution import contribution
-from worker.aggregates.windows import CoinHistory, freshness, metrics, total
+from worker.aggregates.windows import CoinHistory, freshness, metrics, past_week, span, total
 
 MOMENTS = (
     datetime(2026, 1, 1, 0, 0, 0, tzinfo=UTC),  # year boundary
@@ -98,13 +98,15 @@ def test_windows_equal_a_recount(data: st.DataObject) -> None:
     for symbol in recount.symbols:
         history = found.get(symbol, CoinHistory())
         for window in WINDOWS:
-            summed = total(history, window, minute)
-            result = metrics(window, minute, history, summed, total(market, window, minute)[0])
-            recount.check(
-                symbol,
+            part = span(window, minute)
+            result = metrics(
                 window,
-                result.model_copy(update={"unique_authors": _authors(recount, symbol, window)}),
+                total(history, part),
+                authors=_authors(recount, symbol, window),
+                past=past_week(history, minute),
+                market_messages=total(market, part)[0],
             )
+            recount.check(symbol, window, result)
         fresh = recount.freshness(symbol)
         assert (fresh is None) == (freshness(history, at_ms) is None)
         if fresh is not None:

@@ -84,6 +84,7 @@ class KafkaSink:
             request_timeout_ms=int(settings.request_timeout * 1000),
             **kafka.client_options(),
         )
+        self._stop_timeout = min(10.0, settings.request_timeout)
         self._partitions: dict[str, list[int]] = {}
 
     async def start(self) -> None:
@@ -102,8 +103,12 @@ class KafkaSink:
             ) from error
 
     async def stop(self) -> None:
-        """Flush and close."""
-        await self._producer.stop()
+        """Flush and close; brokers that are silent are not waited for longer than for a batch."""
+        try:
+            async with asyncio.timeout(self._stop_timeout):
+                await self._producer.stop()
+        except TimeoutError:
+            log.warning("sink.stop_abandoned", seconds=self._stop_timeout)
 
     async def send(self, records: Sequence[OutRecord]) -> Delivery:
         """Hand records to the producer; waits while its buffers are full."""

@@ -96,11 +96,15 @@ class KafkaSource:
             ) from error
 
     async def stop(self) -> None:
-        """Leave the group; what is finished is committed first."""
+        """Commit what is finished and leave the group; a broker that is silent is not waited for."""
         try:
-            await self.commit()
-        finally:
-            await self._consumer.stop()
+            async with asyncio.timeout(self._settings.drain_timeout):
+                try:
+                    await self.commit()
+                finally:
+                    await self._consumer.stop()
+        except TimeoutError:
+            log.warning("source.stop_abandoned", seconds=self._settings.drain_timeout)
 
     async def poll(self, max_records: int, timeout: float = 0.2) -> list[Record]:
         """Read the next records and track their offsets.
@@ -174,6 +178,16 @@ class KafkaSource:
         except TimeoutError:
             return False
         return True
+
+    async def caught_up(self, timeout: float) -> bool:
+        """Whether it is known that no record waits: the broker is asked, and has to answer in time."""
+        mine = self._consumer.assignment()
+        try:
+            async with asyncio.timeout(timeout):
+                ends = await self._consumer.end_offsets(mine) if mine else {}
+                return all([await self._consumer.position(tp) >= end for tp, end in ends.items()])
+        except (TimeoutError, KafkaError):
+            return False
 
     async def _revoke(self, partitions: Sequence[TopicPartition]) -> None:
         metrics.REBALANCES.inc()

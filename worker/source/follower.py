@@ -5,6 +5,7 @@ and what it has applied is known to Redis (the fences), not only to Kafka. So it
 again what was applied, and does so on purpose after each assignment.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -85,11 +86,15 @@ class SignalFollower:
             ) from error
 
     async def stop(self) -> None:
-        """Commit what is applied and leave the group."""
+        """Commit what is applied and leave the group; a broker that is silent is not waited for."""
         try:
-            await self.commit()
-        finally:
-            await self._consumer.stop()
+            async with asyncio.timeout(self._settings.session_timeout):
+                try:
+                    await self.commit()
+                finally:
+                    await self._consumer.stop()
+        except TimeoutError:
+            log.warning("aggregates.stop_abandoned", seconds=self._settings.session_timeout)
 
     async def poll(self, timeout: float = 0.2) -> dict[Partition, list[SignalRecord]]:
         """Next records of each partition, in offset order."""
