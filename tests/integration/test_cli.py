@@ -1,0 +1,144 @@
+"""The commands as a user runs them, with the bundled model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from schemas.signals import CryptoSignal
+from tests.kafka_io import settings_for
+from tests.processes import environment_of
+from tests.servers import KafkaServer
+
+
+def _kbert(
+    *arguments: str, stdin: str | bytes = b"", **environment: str
+) -> "subprocess.CompletedProcess[bytes]":
+    env = {name: value for name, value in os.environ.items() if not name.startswith("KBERT_")} | environment
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    return subprocess.run(
+        [sys.executable, "-m", "worker", *arguments],
+        input=given,
+        env=env,
+        capture_output=True,
+        timeout=170,
+        check=False,
+    )
+
+
+def _objects(output: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_classify_gives_what_a_reader_would_say() -> None:
+    texts = {
+        "비트 지금이라도 탑승해야됨 존나 간다": ("strong_pos", "buy", ["BTC"]),
+        "해킹 터짐, 비상. 접근 금지": ("strong_neg", "avoid", []),
+    }
+    done = _kbert("classify", stdin="\n".join(texts))
+    assert done.returncode == 0, done.stderr.decode()
+    for line, (sentiment, action, coins) in zip(done.stdout.splitlines(), texts.values(), strict=True):
+        said = CryptoSignal.model_validate_json(line)
+        assert (said.sentiment_strength, said.action_signal, said.coins) == (sentiment, action, coins)
+        assert said.model.name
+        assert len(said.model.revision) == 12
+
+
+def test_classify_keeps_order_and_ids_and_gives_every_line_an_answer() -> None:
+    lines = [
+        '{"id": "a", "text": "이더 떡상"}',
+        '{"id": 7, "title": "[속보] 리플 상장 폐지", "published_at": "2026-01-05T09:30:00+09:00"}',
+        "그냥 글",
+        '{"id": "broken", "text": ',
+        "",
+        '{"id": "long", "text": "' + "솔라나 간다 " * 400 + '"}',
+    ]
+    done = _kbert("classify", stdin="\n".join(lines) + "\n")
+    assert done.returncode == 0
+    answers = _objects(done.stdout)
+    assert [answer["id"] for answer in answers] == ["a", "7", "line-3", "line-4", "line-5", "long"]
+    assert answers[0]["coins"] == ["ETH"]
+    assert answers[1]["kind"] == "news"
+    assert answers[1]["published_at"] == "2026-01-05T00:30:00Z"
+    assert answers[3]["error"]["reason"] == "invalid_json"
+    assert answers[4]["error"]["reason"] == "empty_payload"
+    assert answers[5]["truncated"] is True
+    assert answers[0]["truncated"] is False
+    assert "2 of 6 lines" in done.stderr.decode()
+    for place in (0, 1, 2, 5):
+        CryptoSignal.model_validate(answers[place])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["classify", "--model", "/nowhere/model"], "/nowhere/model"),
+        (["classify", "--model", "nobody/no-such-model"], "nobody/no-such-model"),
+        (["topics"], "kafka.bootstrap_servers"),
+        (["watch", "--once"], "redis.url"),
+        (["dead-letter", "list"], "kafka.bootstrap_servers"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_1(arguments: list[str], message: str) -> None:
+    done = _kbert(
+        *arguments,
+        KBERT_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1",
+        KBERT_REDIS__URL="redis://127.0.0.1:1/0",
+        HF_HUB_OFFLINE="1",
+    )
+    assert done.returncode == 1
+    last = done.stderr.decode().strip().splitlines()[-1]
+    assert last.startswith("kbert: ")
+    assert message in last
+    assert b"Traceback" not in done.stderr
+
+
+async def test_topics_are_made_and_described(kafka: KafkaServer) -> None:
+    names = {role: f"{role}-{os.getpid()}" for role in ("raw", "signals", "dead_letter")}
+    kafka.made_topics.extend(names.values())
+    settings = settings_for(kafka.bootstrap_servers, idempotence=kafka.idempotence, **names)
+    environment = environment_of(settings)
+    before = json.loads(_kbert("topics", "--json", **environment).stdout)
+    assert not any(topic["exists"] for topic in before)
+    made = json.loads(_kbert("topics", "--create", "--json", **environment).stdout)
+    assert all(topic["created"] and topic["partitions"] == 6 for topic in made)
+    again = json.loads(_kbert("topics", "--create", "--json", **environment).stdout)
+    assert all(topic["exists"] and not topic["created"] for topic in again)
+
+
+def test_demo_counts_every_message_and_its_aggregates_equal_a_recount() -> None:
+    done = _kbert("demo", "--messages", "300", "--exit", "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    result = json.loads(done.stdout)
+    assert result["messages_in"] == 300
+    assert result["signals_out"] + result["dead_letters"] == 300
+    assert result["dead_letters"] == 3  # one in 97 is broken on purpose
+    assert result["aggregates_equal_recount"] is True
+    assert result["aggregates"]["BTC"]["messages"] > 0
+    assert result["aggregates"]["MARKET"]["sentiment_index"] is not None
+
+
+def test_demo_on_no_terminal_prints_signals_and_coins_until_it_is_interrupted() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker", "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    seen: list[str] = []
+    deadline = time.monotonic() + 120
+    try:
+        while time.monotonic() < deadline:
+            seen.append(process.stdout.readline().decode())
+            if any("certainty" in line for line in seen) and any(line.startswith("MARKET") for line in seen):
+                break
+        else:
+            raise AssertionError("".join(seen))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors.decode()
+    finally:
+        process.kill()
