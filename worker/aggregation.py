@@ -20,6 +20,7 @@ from worker.telemetry import metrics
 log = structlog.get_logger(__name__)
 
 _COMMIT_SECONDS = 1.0
+_STOP_SECONDS = 5.0
 
 
 class Aggregation:
@@ -40,6 +41,8 @@ class Aggregation:
             settings.kafka,
             settings.aggregates,
             on_assigned=self._start_offsets,
+            # The embedded broker answers end offsets that are too low: any restart would look like a new topic.
+            ends_are_exact=settings.kafka.idempotent_producer,
             on_revoked=self._aggregator.revoke,
         )
 
@@ -50,7 +53,7 @@ class Aggregation:
             ConnectionFailedError: Kafka or Redis does not answer.
         """
         try:
-            await self._store.check()
+            await self._aggregator.check()
             await self._follower.start()
         except BaseException:
             await self._store.aclose()
@@ -71,6 +74,22 @@ class Aggregation:
     async def run(self, stop: asyncio.Event) -> None:
         """Apply signals until ``stop`` is set."""
         log.info("aggregates.ready", redis=self._store.address)
+        following = asyncio.create_task(self._follow(stop))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            # A batch waits for Redis as long as it takes, a shutdown does not: the fences tell what it reached.
+            await asyncio.wait({following}, timeout=_STOP_SECONDS)
+        finally:
+            stopping.cancel()
+            if following.cancel():
+                log.warning("aggregates.batch_abandoned")
+            await asyncio.wait({following})
+        if not following.cancelled():
+            following.result()
+        log.info("aggregates.stopped")
+
+    async def _follow(self, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         commit_at = loop.time() + _COMMIT_SECONDS
         while not stop.is_set():
@@ -80,7 +99,6 @@ class Aggregation:
             if loop.time() >= commit_at:
                 await self._follower.commit()
                 commit_at = loop.time() + _COMMIT_SECONDS
-        log.info("aggregates.stopped")
 
     async def _apply(self, polled: dict[Partition, list[SignalRecord]]) -> None:
         batch = {partition: [_parsed(record) for record in records] for partition, records in polled.items()}
@@ -90,7 +108,10 @@ class Aggregation:
             metrics.AGGREGATE_REWINDS.inc()
             log.warning("aggregates.rewind", reason=str(lost))
             for partition, offset in lost.rewind.items():
-                await self._follower.rewind(partition, offset)
+                start = await self._follower.rewind(partition, offset)
+                if start is not None:
+                    self._follower.applied(partition, start)
+            await self._follower.commit()  # a restart before all is read again must not skip it
             return
         for place, offset, reason in applied.rejected:
             log.warning("aggregates.not_a_signal", place=place, offset=offset, reason=reason)
@@ -99,8 +120,10 @@ class Aggregation:
         for partition, records in polled.items():
             self._follower.applied(partition, records[-1].offset + 1)
 
-    async def _start_offsets(self, committed: dict[Partition, int | None]) -> dict[Partition, int]:
-        return await self._aggregator.assign(committed, self._margin)
+    async def _start_offsets(
+        self, committed: dict[Partition, int | None], ends: dict[Partition, int] | None
+    ) -> dict[Partition, int]:
+        return await self._aggregator.assign(committed, self._margin, ends)
 
 
 def _parsed(record: SignalRecord) -> tuple[int, dict[str, object]]:

@@ -20,6 +20,7 @@ from worker.aggregates.project import Aggregator, DataLostError
 from worker.aggregates.reader import AggregateReader
 from worker.aggregates.store import RedisStore
 from worker.embedded import EmbeddedRedis
+from worker.errors import ConfigurationError
 
 Partition = tuple[str, int]
 Log = dict[Partition, list[dict[str, Any]]]
@@ -389,6 +390,18 @@ async def test_assignment_starts_a_margin_before_what_is_committed(server: Embed
         assert await projector.assign({first: 120, second: None}, margin=50) == {first: 0, second: 0}
         await consume(projector, log)
         assert (await aggregator(store).assign({first: 120}, margin=50)) == {first: 70}
+
+
+async def test_a_topic_that_was_made_anew_is_refused(redis_url: str, redis_prefix: str) -> None:
+    """Its records would all lie below their fences, and be skipped without a word."""
+    log = make_log(100, partitions=1)
+    (partition,) = log
+    async with RedisStore(redis_url) as store:
+        await consume(aggregator(store, redis_prefix), log)
+        restarted = aggregator(store, redis_prefix)
+        assert await restarted.assign({partition: 100}, margin=10, ends={partition: 100})
+        with pytest.raises(ConfigurationError, match=r"made anew.*KBERT_REDIS__PREFIX"):
+            await restarted.assign({partition: None}, ends={partition: 3})
 
 
 async def test_a_partition_revoked_in_the_middle_of_a_batch_may_come_back(server: EmbeddedRedis) -> None:

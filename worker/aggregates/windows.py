@@ -21,6 +21,7 @@ from worker.aggregates.buckets import (
 from worker.aggregates.contribution import ACTION, EMOTION, LATE, MESSAGES, MILLI, SENTIMENT
 
 WEEK_HOURS: Final = 168
+_HOUR_MS: Final = 3_600_000
 LEAST_HOURS: Final = 24
 """Fewer hours than this make no past to compare with: the z-scores are null."""
 
@@ -76,15 +77,14 @@ def span(window: Window, minute: int) -> Span:
     return Span((oldest, current), range(first_whole_hour, current_hour))
 
 
-def past_week(minute: int) -> range:
-    """The 168 hours before the current one: what z-scores compare with."""
+def past_hours(minute: int) -> range:
+    """The 168 hours before the current one."""
     hour = minute // MINUTES_AN_HOUR
     return range(hour - WEEK_HOURS, hour)
 
 
-def total(history: CoinHistory, window: Window, minute: int) -> Row:
-    """Sum of the window's buckets; NEWEST holds the maximum."""
-    part = span(window, minute)
+def total(history: CoinHistory, part: Span) -> Row:
+    """Sum of a window's buckets; NEWEST holds the maximum."""
     rows = [row for n in part.every_minute() if (row := history.minutes.get(n)) is not None]
     rows += [row for n in part.hours if (row := history.hours.get(n)) is not None]
     if not rows:
@@ -94,15 +94,15 @@ def total(history: CoinHistory, window: Window, minute: int) -> Row:
 
 
 def metrics(
-    window: Window, minute: int, history: CoinHistory, summed: Row, market_messages: int
+    window: Window, summed: Row, *, authors: int, past: "PastWeek", market_messages: int
 ) -> WindowMetrics:
     """The metrics of one window; README.md says each in a formula.
 
     Args:
         window: which.
-        minute: the minute in which it ends.
-        history: the coin's hour buckets of the past week, its first signal and its authors.
-        summed: `total` of the window.
+        summed: its `total`.
+        authors: unique authors, as Redis counts them.
+        past: what to compare with.
         market_messages: messages of MARKET in the same window.
     """
     messages = summed[MESSAGES]
@@ -116,7 +116,7 @@ def metrics(
     return WindowMetrics(
         window=window,
         messages=messages,
-        unique_authors=history.authors.get(window, 0),
+        unique_authors=authors,
         sentiment=dict(zip(SENTIMENTS, sentiment, strict=True)),
         action=dict(zip(ACTIONS, action, strict=True)),
         emotion=dict(zip(EMOTIONS, emotion, strict=True)),
@@ -130,8 +130,8 @@ def metrics(
         toxicity=_mean(summed[TOXICITY], messages),
         dispersion=dispersion(sentiment),
         dominance=messages / market_messages if market_messages else None,
-        zscore_index=None if week or index is None else zscore(index, _past_indices(history, minute)),
-        zscore_volume=None if week else zscore(rate, _past_volumes(history, minute)),
+        zscore_index=None if week or index is None else zscore(index, past.index),
+        zscore_volume=None if week else zscore(rate, past.volume),
         late=summed[LATE],
     )
 
@@ -152,16 +152,43 @@ def dispersion(counts: Sequence[int]) -> float | None:
     )
 
 
-def zscore(value: float, past: Sequence[float]) -> float | None:
-    """(value - mean) / population standard deviation of ``past``.
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Mean and population standard deviation of a coin's hours."""
 
-    None with fewer than 24 values, or where they do not differ.
-    """
-    if len(past) < LEAST_HOURS or min(past) == max(past):
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class PastWeek:
+    """A coin's own 168 hours before the current one; None with fewer than 24, or where they do not differ."""
+
+    index: Norm | None
+    """Sentiment index, of the hours that have one."""
+    volume: Norm | None
+    """Messages; hours without any count as 0 since the coin was first seen."""
+
+
+def past_week(history: CoinHistory, minute: int) -> PastWeek:
+    """What the z-scores of a moment compare with."""
+    rows = [(hour, history.hours.get(hour)) for hour in past_hours(minute)]
+    indices = [sentiment_index(row) for _, row in rows if row is not None]
+    first_hour = math.inf if history.first is None else history.first // _HOUR_MS
+    volumes = [row[MESSAGES] if row is not None else 0 for hour, row in rows if hour >= first_hour]
+    return PastWeek(_norm([index for index in indices if index is not None]), _norm(volumes))
+
+
+def zscore(value: float, norm: Norm | None) -> float | None:
+    """(value - mean) / deviation; None where there is nothing to compare with."""
+    return None if norm is None else (value - norm.mean) / norm.deviation
+
+
+def _norm(values: Sequence[float]) -> Norm | None:
+    if len(values) < LEAST_HOURS or min(values) == max(values):
         return None
-    mean = math.fsum(past) / len(past)
-    deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in past) / len(past))
-    return (value - mean) / deviation
+    mean = math.fsum(values) / len(values)
+    return Norm(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values)))
 
 
 def freshness(history: CoinHistory, at_ms: int) -> float | None:
@@ -176,23 +203,6 @@ def freshness(history: CoinHistory, at_ms: int) -> float | None:
         times = [row[NEWEST] for row in rows if row[MESSAGES]]
     past = [newest for newest in times if newest < end]
     return max(0, at_ms - max(past)) / 1_000 if past else None
-
-
-def _past_indices(history: CoinHistory, minute: int) -> list[float]:
-    rows = (history.hours.get(hour) for hour in past_week(minute))
-    indices = (sentiment_index(row) for row in rows if row is not None)
-    return [index for index in indices if index is not None]
-
-
-def _past_volumes(history: CoinHistory, minute: int) -> list[int]:
-    if history.first is None:
-        return []
-    first_hour = history.first // (MINUTES_AN_HOUR * 60_000)
-    return [
-        row[MESSAGES] if (row := history.hours.get(hour)) is not None else 0
-        for hour in past_week(minute)
-        if hour >= first_hour
-    ]
 
 
 def _shares(labels: Sequence[Label], counts: Sequence[int], messages: int) -> dict[Label, float] | None:

@@ -29,6 +29,8 @@ _BATCH: Final = 5_000
 _REPEATS: Final = 3
 _READS: Final = 200
 _SECONDS_OF_TRAFFIC: Final = 120
+_SIGNALS_OF_THE_PAST: Final = 50_000
+_SECONDS_OF_THE_PAST: Final = 8 * 86_400
 
 
 def bench_aggregates(redis_url: str | None = None, signals: int = 100_000) -> dict[str, Any]:
@@ -41,14 +43,16 @@ def bench_aggregates(redis_url: str | None = None, signals: int = 100_000) -> di
         - ``parse_and_apply``: the same from JSON bytes
         - ``apply_per_core_second``: per second of this process's own CPU time
         - ``peers``: one HINCRBY for each field of each signal, pipelined, no fence
-        - ``read_ms``: all windows of one coin; ``read_all_ms``: one window of all coins
+        - ``read_ms``: all windows of one coin, coins by their share of traffic, after a week of
+          traffic; ``read_all_ms``: one window of all coins
     """
     return asyncio.run(_bench(redis_url, signals))
 
 
 async def _bench(redis_url: str | None, signals: int) -> dict[str, Any]:
     async with _server(redis_url) as url, RedisStore(url) as store:
-        batches = _make_batches(signals)
+        batches = _make_batches(signals, _SECONDS_OF_TRAFFIC)
+        past = _make_batches(_SIGNALS_OF_THE_PAST, _SECONDS_OF_THE_PAST)
         ours, with_parsing, per_core, naive = [], [], [], []
         for _ in range(_REPEATS):
             async with _prefix(store) as prefix:
@@ -60,7 +64,7 @@ async def _bench(redis_url: str | None, signals: int) -> dict[str, Any]:
                 part = batches[: max(1, len(batches) // 10)]
                 naive.append(sum(map(len, part)) / await _apply_naively(store, prefix, part))
         async with _prefix(store) as prefix:
-            await _apply(Aggregator(store, prefix=prefix), batches)
+            await _apply(Aggregator(store, prefix=prefix), past + batches)
             reader = AggregateReader(store, Keys(prefix))
             reads = [await _time(reader.coin(symbol)) for symbol in _symbols_to_read()]
             reads_of_all = [await _time(reader.window("1h")) for _ in range(10)]
@@ -130,14 +134,11 @@ def _symbols_to_read() -> list[str]:
     return rng.choices((MARKET, *_COINS), weights=(1.0, *_ZIPF), k=_READS)
 
 
-def _make_batches(signals: int) -> list[list[bytes]]:
-    """Two minutes of traffic up to now, as JSON, in batches."""
-    rng = random.Random(1)
-    start = datetime.now(UTC) - timedelta(seconds=_SECONDS_OF_TRAFFIC)
-    values = [
-        _make_signal(n, start + timedelta(seconds=_SECONDS_OF_TRAFFIC * n / signals), rng)
-        for n in range(signals)
-    ]
+def _make_batches(signals: int, seconds: int) -> list[list[bytes]]:
+    """Traffic of the last ``seconds``, evenly spread, as JSON, in batches."""
+    rng = random.Random(seconds)
+    start = datetime.now(UTC) - timedelta(seconds=seconds)
+    values = [_make_signal(n, start + timedelta(seconds=seconds * n / signals), rng) for n in range(signals)]
     return [values[n : n + _BATCH] for n in range(0, signals, _BATCH)]
 
 
@@ -146,7 +147,7 @@ def _make_signal(number: int, at: datetime, rng: random.Random) -> bytes:
         return {name: round(rng.random(), 4) for name in names}
 
     signal = {
-        "id": f"room-{number}",
+        "id": f"room-{at.isoformat()}-{number}",
         "source": "room",
         "kind": "chat",
         "published_at": at,

@@ -22,6 +22,10 @@ log = structlog.get_logger(__name__)
 Partition = tuple[str, int]
 """Topic and partition number."""
 
+OnAssigned = Callable[
+    [dict[Partition, int | None], dict[Partition, int] | None], Awaitable[dict[Partition, int]]
+]
+
 
 @dataclass(frozen=True, slots=True)
 class SignalRecord:
@@ -35,7 +39,8 @@ class SignalFollower:
     """Reads ``signals.crypto`` in order, from where ``on_assigned`` says.
 
     Args:
-        on_assigned: given the committed offset of each new partition, answers where to start.
+        on_assigned: given the committed offset of each new partition, and their end offsets
+            where these are exact, answers where to start.
         on_revoked: told which partitions another member reads now.
     """
 
@@ -45,14 +50,16 @@ class SignalFollower:
         kafka: KafkaSettings,
         settings: AggregateSettings,
         *,
-        on_assigned: Callable[[dict[Partition, int | None]], Awaitable[dict[Partition, int]]],
+        on_assigned: OnAssigned,
         on_revoked: Callable[[Collection[Partition]], None],
+        ends_are_exact: bool = True,
     ) -> None:
         self._topic = topic
         self._settings = settings
         self._address = kafka.bootstrap_servers
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
+        self._ends_are_exact = ends_are_exact
         self._applied: dict[TopicPartition, int] = {}
         # Records can be delivered between the assignment and our seek. Applied in that order they
         # would move the fences past what the seek is to heal, so they are dropped and read again.
@@ -113,14 +120,15 @@ class SignalFollower:
         """Everything of the partition below ``next_offset`` stands in Redis."""
         self._applied[TopicPartition(*partition)] = next_offset
 
-    async def rewind(self, partition: Partition, offset: int) -> None:
-        """Read on from ``offset``, or from the oldest record: Redis has lost what came after it."""
+    async def rewind(self, partition: Partition, offset: int) -> int | None:
+        """Read on from ``offset``, or from the oldest record, and return which; None if it is not ours."""
         tp = TopicPartition(*partition)
         if tp not in self._consumer.assignment():
-            return
-        self._applied.pop(tp, None)
+            return None
         oldest = (await self._consumer.beginning_offsets([tp]))[tp]
-        self._consumer.seek(tp, max(oldest, offset))
+        start = max(oldest, offset)
+        self._consumer.seek(tp, start)
+        return start
 
     async def commit(self) -> None:
         """Commit what is applied. A refused commit is no error: the fences know."""
@@ -144,8 +152,13 @@ class SignalFollower:
         self._on_revoked([(tp.topic, tp.partition) for tp in partitions])
 
     async def _assign(self, partitions: Iterable[TopicPartition]) -> None:
-        committed = {(tp.topic, tp.partition): await self._consumer.committed(tp) for tp in partitions}
-        for partition, offset in (await self._on_assigned(committed)).items():
+        mine = list(partitions)
+        committed = {(tp.topic, tp.partition): await self._consumer.committed(tp) for tp in mine}
+        ends: dict[Partition, int] | None = None
+        if self._ends_are_exact and mine:
+            found = await self._consumer.end_offsets(mine)
+            ends = {(tp.topic, tp.partition): end for tp, end in found.items()}
+        for partition, offset in (await self._on_assigned(committed, ends)).items():
             await self.rewind(partition, offset)
             self._positioned.add(TopicPartition(*partition))
         log.info("aggregates.assigned", partitions=sorted(number for _, number in committed))
