@@ -41,7 +41,7 @@ class Aggregation:
             settings.kafka,
             settings.aggregates,
             on_assigned=self._start_offsets,
-            # The embedded broker answers end offsets that are too low: any restart would look like a new topic.
+            # The embedded broker answers ends that are too low: any restart would look like a new topic.
             ends_are_exact=settings.kafka.idempotent_producer,
             on_revoked=self._aggregator.revoke,
         )
@@ -78,7 +78,7 @@ class Aggregation:
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            # A batch waits for Redis as long as it takes, a shutdown does not: the fences tell what it reached.
+            # A batch waits for Redis as long as it takes; a shutdown does not, since the fences tell.
             await asyncio.wait({following}, timeout=_STOP_SECONDS)
         finally:
             stopping.cancel()

@@ -140,6 +140,8 @@ async def test_a_cancelled_batch_is_not_computed(thread: EngineThread, engine: S
 async def test_a_batch_cancelled_while_it_runs_disturbs_nobody(
     thread: EngineThread, engine: ScriptedEngine
 ) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     hold = threading.Event()
     running = thread.submit(hold)
     await asyncio.to_thread(engine.entered.wait, DEADLINE)
@@ -147,6 +149,7 @@ async def test_a_batch_cancelled_while_it_runs_disturbs_nobody(
     after = thread.submit(1)
     hold.set()
     assert await value(after) == 1
+    assert not complaints
 
 
 def test_a_loop_that_closed_meanwhile_does_not_kill_the_thread(

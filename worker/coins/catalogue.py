@@ -11,12 +11,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from worker.errors import ConfigurationError
+
 _BUILT_IN = Path(__file__).with_name("catalogue.toml")
 _SYMBOL = re.compile(r"[A-Z0-9]{1,15}")
 _NAME = re.compile(r"[가-힣A-Za-z0-9]+(?:[ .-][가-힣A-Za-z0-9]+)*")
 
 
-class CatalogueError(ValueError):
+class CatalogueError(ConfigurationError):
     """A catalogue file that cannot be used; the message names the file and the key."""
 
 
@@ -168,7 +170,8 @@ def _check(path: Path, symbol: str, entry: _Entry) -> None:
     for ticker in entry.tickers:
         if not _SYMBOL.fullmatch(ticker):
             raise CatalogueError(
-                f"coin catalogue {path}, key coins.{symbol}.tickers: {ticker!r} is not 1 to 15 capital letters or digits"
+                f"coin catalogue {path}, key coins.{symbol}.tickers: "
+                f"{ticker!r} is not 1 to 15 capital letters or digits"
             )
     for word in entry.against:
         if not word.strip():
@@ -178,14 +181,16 @@ def _check(path: Path, symbol: str, entry: _Entry) -> None:
 def _check_name(path: Path, key: str, name: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > 60:
         raise CatalogueError(
-            f"coin catalogue {path}, key {key}: {name!r} is not 1 to 60 letters and digits (single spaces inside are fine)"
+            f"coin catalogue {path}, key {key}: {name!r} is not 1 to 60 letters and digits, "
+            "with single spaces, dots or hyphens inside at most"
         )
 
 
 def _merged(base: Catalogue, addition: _File) -> Catalogue:
     """Add to the base: a name that the addition gives leaves every other place where it stood."""
-    taken = {name for entry in addition.coins.values() for name in _given_names(entry)} | set(addition.ignore)
-    coins = {symbol: _without(coin, taken) for symbol, coin in base.coins.items()} if taken else dict(base.coins)
+    taken = {name for entry in addition.coins.values() for name in _given_names(entry)}
+    taken.update(addition.ignore)
+    coins = {symbol: _without(coin, taken) for symbol, coin in base.coins.items()}
     for symbol, entry in addition.coins.items():
         # Re-inserted at the end, so that its tickers win over those of earlier coins.
         coins[symbol] = _joined(symbol, coins.pop(symbol, None), entry)
@@ -200,7 +205,8 @@ def _given_names(entry: _Entry) -> Iterator[str]:
 
 
 def _without(coin: Coin, taken: set[str]) -> Coin:
-    lost = taken.intersection((coin.korean, coin.english, *coin.names, *coin.likely, *coin.ambiguous, *coin.common))
+    shown = (coin.korean, coin.english)
+    lost = taken.intersection((*shown, *coin.names, *coin.likely, *coin.ambiguous, *coin.common))
     if not lost:
         return coin
     return replace(

@@ -1,263 +1,250 @@
-"""Whether the words around a name make a coin of it."""
+"""Whether the words around a name make a coin of it.
+
+Every sign adds to a score, and above zero the name is a coin. The scores were set by hand on a part of
+the labelled lines; ``python -m worker.coins.measure`` says what each rule brings.
+"""
 
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
-from functools import lru_cache
-from pathlib import Path
 
 from worker.coins.catalogue import Certainty
-from worker.coins.endings import PLAIN_PARTICLE
 from worker.coins.mention import Mention
+from worker.coins.rules import Rule
+from worker.coins.vocabulary import Kind, kind_of, speaks_against
 
-_FILE = Path(__file__).with_name("context_words.toml")
-
-
-class Kind(Enum):
-    """What a word tells about the talk that it stands in."""
-
-    MARKET = "market"
-    MOTION = "motion"
-    FAINT = "faint"
-    EVERYDAY = "everyday"
-    NONE = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """The word lists of ``context_words.toml``; ``starts`` by the first two letters, longest first."""
-
-    exact: Mapping[str, Kind]
-    starts: Mapping[str, Sequence[tuple[str, Kind]]]
-    tails: Sequence[str]
-    noun_tails: Sequence[str]
-    false_friends: Sequence[str]
-
-
-@lru_cache(maxsize=1)
-def vocabulary() -> Vocabulary:
-    """Return the word lists."""
-    lists: dict[str, list[str]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
-    exact: dict[str, Kind] = {}
-    starts: dict[str, list[tuple[str, Kind]]] = {}
-    # Of a word in two lists the later one counts, so the most telling comes last.
-    for kind in (Kind.EVERYDAY, Kind.FAINT, Kind.MOTION, Kind.MARKET):
-        for word in lists[kind.value]:
-            exact[word] = kind
-            if len(word) > 1 and "가" <= word[0] <= "힣":
-                starts.setdefault(word[:2], []).append((word, kind))
-    for candidates in starts.values():
-        candidates.sort(key=lambda candidate: -len(candidate[0]))
-    return Vocabulary(exact, starts, lists["tails"], lists["noun_tails"], lists["false_friends"])
-
-
-# 개쏜다, 안쳐다본다, 다팔았다: a word of trading behind what makes it stronger or denies it.
-_STRENGTHENED = re.compile(r"(?:개|안|못|더|다|또|존나|존|막|확|쭉|왜|쌉|겁나|너무|다시)(?=..)")
-
-
-@lru_cache(maxsize=1 << 16)
-def kind_of(word: str) -> Kind:
-    """Class one word (Korean or lower-case Latin), whatever ending it has."""
-    kind = _kind_of(word)
-    if kind is Kind.NONE and (stronger := _STRENGTHENED.match(word)):
-        inner = _kind_of(word[stronger.end() :])
-        return inner if inner is not Kind.EVERYDAY else Kind.NONE
-    return kind
-
-
-def _kind_of(word: str) -> Kind:
-    words = vocabulary()
-    kind = words.exact.get(word)
-    if kind is not None:
-        return kind
-    for start, start_kind in words.starts.get(word[:2], ()):
-        if word.startswith(start):
-            return start_kind
-    if _is_past(word[0]):
-        # 샀는데, 갔다가, 쐈던: a past stem needs no look at its ending.
-        return words.exact.get(word[0], Kind.NONE)
-    if 2 <= len(word) <= 4 and PLAIN_PARTICLE.fullmatch(word, 1):
-        return words.exact.get(word[0], Kind.NONE)
-    return Kind.NONE
-
-
-def _is_past(syllable: str) -> bool:
-    return "가" <= syllable <= "힣" and (ord(syllable) - ord("가")) % 28 == 20
-
-
-_WORD = re.compile(r"[가-힣]+|[A-Za-z]+|[ㄱ-ㅎ]{2,}|\d[\d,.]*")
+_WORD = re.compile(r"[가-힣]{1,40}|[A-Za-z]{1,40}|[ㄱ-ㅎ]{2,40}|\d[\d,.]{0,40}")
 # A number with what it counts, right behind a name: a price, a change, an amount.
 _PRICE = re.compile(
-    r"\s*[(\[]?(?P<sign>[+\-–▲▼↑↓])?\s*(?P<number>\d[\d,.]*)\s*(?P<unit>%|퍼|프로|불|달러|층|만불|만달러|천불|원|만원|천원|k\b|K\b|배|\$|→|->)?"
+    r"\s*[(\[]?(?P<sign>[+\-–▲▼↑↓])?\s*(?P<number>\d[\d,.]*)\s*"
+    r"(?P<unit>%|퍼|프로|불|달러|층|만불|만달러|천불|원(?!짜리|어치)|만원|천원|[kK]\b|배|\$|→|->)?"
 )
 _ANY_PRICE = re.compile(r"\d(?:%|퍼|불|달러|만불|원|만원|천원)")
-_SENTENCE_END = re.compile(r"[.…!?\n\]|“‘\"']\s*$")
-# What stands between the coins of a list: 이더·솔·수이, 비트랑 이더, 도지 시바.
+# What stands between the coins of a list: 이더·솔·수이, 비트랑 이더, 솔60 수이20.
 _LIST_MARK = re.compile(r"[\s·,/&+\-→>~\d.%]*")
+_SENTENCE_ENDS = frozenset(".…!?\n]|“‘\"'")
 
-# Scores, set by hand on half of the labelled lines; above zero a name is a coin.
 _PRIOR = {Certainty.LIKELY: 3.0, Certainty.AMBIGUOUS: -2.0, Certainty.COMMON: -3.0}
+# By how many words away: a verb of trading right behind the name says most.
+_BEHIND = {Kind.MARKET: (4.0, 3.0, 2.0, 1.5), Kind.MOTION: (3.0, 2.0, 1.0, 0.5), Kind.FAINT: (2.0, 1.0)}
+_BEFORE: dict[Kind, tuple[float, ...]] = {
+    Kind.MARKET: (2.5, 2.0, 1.0),
+    Kind.MOTION: (1.5, 0.5),
+    Kind.FAINT: (),
+}
+_FAR = {Kind.MARKET: 0.7, Kind.MOTION: 0.3, Kind.FAINT: 0.0}
+_MOST_NEAR, _MOST_FAR = 6.0, 2.0
 # Of an everyday thing it is said, too, that it rises, falls and is bought.
 _OF_COMMON = {Kind.MARKET: 1.0, Kind.MOTION: 0.6, Kind.FAINT: 0.0}
-_BEHIND = {Kind.MARKET: (4.0, 3.0, 2.0, 1.5), Kind.MOTION: (3.0, 2.0, 1.0, 0.5), Kind.FAINT: (2.0, 1.0)}
-_BEFORE = {Kind.MARKET: (2.5, 2.0, 1.0), Kind.MOTION: (1.5, 0.5), Kind.FAINT: ()}
-_FAR_MARKET = 0.7
-_NEAR, _MOST_FOR, _MOST_FAR = 3, 6.0, 2.0
+_NEAR = 3
 _EVERYDAY_NEAR, _EVERYDAY_FAR, _MOST_EVERYDAY = -1.5, -0.7, -3.0
-_AGAINST_NEXT, _AGAINST_NEAR, _AGAINST_FAR = -8.0, -6.0, -2.0
+_AGAINST_NEXT, _AGAINST_NEAR, _AGAINST_FAR = -8.0, -6.0, -3.0
 _GLUED = 5.0
-_FIRST_WORD = 1.5
+_FIRST_WORD, _HEADING = 1.5, 2.0
 _LISTED, _LISTED_UNSURE, _COIN_ELSEWHERE, _SAME_COIN = 4.0, 2.5, 2.1, 4.0
-_HEADED = 2.0
-_LONG, _LONG_WITHOUT = 6, -2.5
-_PRICE_ELSEWHERE = 1.0
-_PRICED = {"%": 4.0, "퍼": 4.0, "불": 4.0, "달러": 4.0, "층": 4.0, "만불": 4.0, "만달러": 4.0, "천불": 4.0, "k": 3.0, "K": 3.0, "$": 4.0}
-_PRICED_WON, _PRICED_SIGNED, _PRICED_DECIMAL, _PRICED_BARE, _NUMBERED = 3.0, 3.0, 2.5, 0.5, -3.0
+_PRICED = dict.fromkeys(("%", "퍼", "불", "달러", "층", "만불", "만달러", "천불", "$"), 4.0) | {"원": 3.0}
+_PRICED_OTHERWISE, _PRICED_SIGNED, _PRICED_DECIMAL, _PRICED_BARE = 2.0, 3.0, 2.5, 0.5
+# Everyday things have prices, too, though seldom as low as coins.
+_PRICE_OF_COMMON = 0.7
+_NUMBERED, _PRICE_ELSEWHERE = -3.0, 1.0
+_LONG_TEXT, _LONG_WITHOUT_TRADE = 6, -2.5
+
+# Bounds, so that a text of 10,000 characters costs no more than its length: words and names looked at on
+# either side, and how often one name is judged.
+_WORDS_AROUND, _NAMES_AROUND, _JUDGED = 40, 12, 8
+
+_KIND_RULES = {Kind.MARKET: Rule.MARKET, Kind.MOTION: Rule.MOTION, Kind.FAINT: Rule.FAINT}
 
 
 @dataclass(frozen=True, slots=True)
-class _Surroundings:
-    """The words of a text outside its names, each with its place among all words."""
+class _Words:
+    """The words of a text; the kind is None for one that belongs to a name."""
 
     starts: list[int]
     words: list[str]
     kinds: list[Kind | None]
-    """None for a word that is part of a name."""
+    talks_of_trade: bool
+    names_a_price: bool
 
 
-def keep(text: str, mentions: list[Mention], against: Mapping[str, tuple[str, ...]]) -> list[Mention]:
-    """Leave out the names that mean something else here."""
-    around = _surroundings(text, mentions)
-    settled = {id(mention) for mention in mentions if mention.certainty is Certainty.SURE}
-    # Twice, so that a name that the words made sure of helps the ones beside it.
-    for _ in range(2):
-        for mention in mentions:
-            if id(mention) not in settled:
-                words = against.get(mention.symbol, ())
-                if _score(text, mention, mentions, settled, around, words) > 0:
-                    settled.add(id(mention))
-    return [mention for mention in mentions if id(mention) in settled]
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A mention among the words: its first and last word, and how much of the text is looked at."""
+
+    mention: Mention
+    first: int
+    last: int
+    low: int
+    high: int
 
 
-def _surroundings(text: str, mentions: list[Mention]) -> _Surroundings:
-    starts, words, kinds = [], [], []
-    spans = [(mention.start, mention.word_end) for mention in mentions]
+class Judge:
+    """Decides which unsure names are coins; ``without`` leaves rules out, to measure them."""
+
+    def __init__(
+        self, against: Mapping[str, tuple[str, ...]], *, without: frozenset[Rule] = frozenset()
+    ) -> None:
+        self._against = against
+        self._without = without
+
+    def keep(self, text: str, mentions: list[Mention]) -> list[Mention]:
+        """Leave out the names that mean something else here."""
+        words = _words_of(text, mentions)
+        settled = {mention for mention in mentions if mention.certainty is Certainty.SURE}
+        # Twice, so that a name that the words made sure of helps the ones beside it.
+        for _ in range(2):
+            judged: Counter[str] = Counter()
+            for number, mention in enumerate(mentions):
+                name = text[mention.start : mention.end]
+                if mention in settled or judged[name] >= _JUDGED:
+                    continue
+                judged[name] += 1
+                others = mentions[max(0, number - _NAMES_AROUND) : number + _NAMES_AROUND + 1]
+                if self._score(text, _placed(mention, words), others, settled, words) > 0:
+                    settled.add(mention)
+        return [mention for mention in mentions if mention in settled]
+
+    def _score(
+        self, text: str, place: _Place, others: list[Mention], settled: set[Mention], words: _Words, /
+    ) -> float:
+        mention = place.mention
+        company = _company(text, mention, others, settled)
+        opposing = self._opposing(place, words)
+        scores = {
+            Rule.GLUED: _GLUED if mention.glued else 0.0,
+            Rule.FIRST: _position(text, place),
+            Rule.PRICE: _price(text, mention, words),
+            Rule.COMPANY: company,
+            Rule.EVERYDAY: _everyday(place, words),
+            Rule.AGAINST: _opposition(place, opposing),
+            Rule.LENGTH: 0.0,
+        }
+        if (
+            mention.certainty is Certainty.LIKELY
+            and not company
+            and not words.talks_of_trade
+            and len(words.words) > _LONG_TEXT
+        ):
+            scores[Rule.LENGTH] = _LONG_WITHOUT_TRADE
+        counted = (score for rule, score in scores.items() if rule not in self._without)
+        return _PRIOR[mention.certainty] + sum(counted) + self._trading(place, words, opposing)
+
+    def _trading(self, place: _Place, words: _Words, opposing: list[int]) -> float:
+        common = place.mention.certainty is Certainty.COMMON
+        near = far = 0.0
+        for at in range(place.low, place.high):
+            kind = words.kinds[at]
+            rule = _KIND_RULES.get(kind) if kind is not None else None
+            if kind is None or rule is None or rule in self._without or at in opposing:
+                continue
+            weights = (_BEHIND if at > place.last else _BEFORE)[kind]
+            distance = _distance(place, at)
+            if distance <= len(weights):
+                near += weights[distance - 1] * (_OF_COMMON[kind] if common else 1.0)
+            else:
+                far += _FAR[kind]
+        return min(near, _MOST_NEAR) + min(far, _MOST_FAR)
+
+    def _opposing(self, place: _Place, words: _Words) -> list[int]:
+        """Where words stand that give this name its everyday meaning."""
+        against = self._against.get(place.mention.symbol)
+        if against is None or Rule.AGAINST in self._without:
+            return []
+        return [
+            at
+            for at in range(place.low, place.high)
+            if not place.first <= at <= place.last and speaks_against(words.words[at], against)
+        ]
+
+
+def _words_of(text: str, mentions: list[Mention]) -> _Words:
+    starts, words = [], []
     for match in _WORD.finditer(text):
-        start = match.start()
-        word = match.group().lower()
-        starts.append(start)
-        words.append(word)
-        named = any(first <= start < last for first, last in spans)
-        kinds.append(None if named else kind_of(word))
-    return _Surroundings(starts, words, kinds)
-
-
-def _score(
-    text: str,
-    mention: Mention,
-    mentions: list[Mention],
-    settled: set[int],
-    around: _Surroundings,
-    against: tuple[str, ...],
-) -> float:
-    first = next(
-        (place for place, start in enumerate(around.starts) if start >= mention.start), len(around.starts)
+        starts.append(match.start())
+        words.append(match.group().lower())
+    kinds: list[Kind | None] = [kind_of(word) for word in words]
+    for mention in mentions:
+        first = bisect_left(starts, mention.start)
+        for at in range(first, bisect_left(starts, mention.word_end)):
+            kinds[at] = None
+    return _Words(
+        starts,
+        words,
+        kinds,
+        talks_of_trade=Kind.MARKET in kinds or Kind.MOTION in kinds,
+        names_a_price=_ANY_PRICE.search(text) is not None,
     )
-    last = first
-    while last + 1 < len(around.starts) and around.starts[last + 1] < mention.word_end:
-        last += 1
-    score = _PRIOR[mention.certainty]
-    if mention.glued:
-        score += _GLUED
-    if first == 0 or _SENTENCE_END.search(text, 0, mention.start):
-        score += _HEADED if text.startswith(",", mention.word_end) else _FIRST_WORD
-    score += _price(text, mention)
-    company = _company(text, mention, mentions, settled)
-    score += company
-    if mention.certainty is Certainty.LIKELY and not company and len(around.words) > _LONG and not _talks_of_trade(around):
-        score += _LONG_WITHOUT
-    score += _words_around(around, first, last, common=mention.certainty is Certainty.COMMON)
-    score += _words_against(around, first, last, against)
-    return score
 
 
-def _talks_of_trade(around: _Surroundings) -> bool:
-    return any(kind in (Kind.MARKET, Kind.MOTION) for kind in around.kinds)
+def _placed(mention: Mention, words: _Words) -> _Place:
+    first = bisect_left(words.starts, mention.start)
+    last = max(first, bisect_left(words.starts, mention.word_end) - 1)
+    low, high = max(0, first - _WORDS_AROUND), min(len(words.words), last + _WORDS_AROUND + 1)
+    return _Place(mention, first, last, low, high)
 
 
-def _price(text: str, mention: Mention) -> float:
+def _distance(place: _Place, at: int) -> int:
+    return at - place.last if at > place.last else place.first - at
+
+
+def _position(text: str, place: _Place) -> float:
+    """A post about a coin begins with it; a headline puts a comma behind it."""
+    before = place.mention.start - 1
+    while before >= 0 and text[before] == " ":
+        before -= 1
+    if place.first and text[before] not in _SENTENCE_ENDS:
+        return 0.0
+    return _HEADING if text.startswith(",", place.mention.word_end) else _FIRST_WORD
+
+
+def _price(text: str, mention: Mention, words: _Words) -> float:
     match = _PRICE.match(text, mention.word_end)
     if match is None:
-        return _PRICE_ELSEWHERE if _ANY_PRICE.search(text) else 0.0
-    unit = match["unit"]
-    if unit is None:
-        # 레이어2, 아이온2: with a number glued to it, it is another word.
-        if text[mention.end : mention.end + 1].isdigit():
-            return _NUMBERED if mention.certainty > Certainty.LIKELY else 0.0
-        if match["sign"]:
-            return _PRICED_SIGNED
-        return _PRICED_DECIMAL if "." in match["number"].rstrip(".,") else _PRICED_BARE
-    return _PRICED.get(unit, _PRICED_WON)
+        return _PRICE_ELSEWHERE if words.names_a_price else 0.0
+    if match["unit"] is not None:
+        share = _PRICE_OF_COMMON if mention.certainty is Certainty.COMMON else 1.0
+        return share * _PRICED.get(match["unit"], _PRICED_OTHERWISE)
+    # 레이어2, 아이온2: with a number glued to it, an everyday word is another word.
+    if text[mention.end].isdigit():
+        return _NUMBERED if mention.certainty > Certainty.LIKELY else 0.0
+    if match["sign"]:
+        return _PRICED_SIGNED
+    return _PRICED_DECIMAL if "." in match["number"].rstrip(".,") else _PRICED_BARE
 
 
-def _company(text: str, mention: Mention, mentions: list[Mention], settled: set[int]) -> float:
+def _company(text: str, mention: Mention, others: list[Mention], settled: set[Mention]) -> float:
     """What other names say: beside it in a list, or elsewhere in the text."""
     best = 0.0
-    for other in mentions:
+    for other in others:
         if other is mention:
             continue
         if other.symbol == mention.symbol:
-            if id(other) in settled or text[other.start : other.end] != text[mention.start : mention.end]:
+            if other in settled or text[other.start : other.end] != text[mention.start : mention.end]:
                 return _SAME_COIN
             continue
-        left, right = sorted((mention, other), key=lambda each: each.start)
+        left, right = (mention, other) if mention.start < other.start else (other, mention)
         beside = _LIST_MARK.fullmatch(text, left.word_end, right.start) is not None
-        if id(other) in settled:
+        if other in settled:
             best = max(best, _LISTED if beside else _COIN_ELSEWHERE)
         elif beside:
             best = max(best, _LISTED_UNSURE)
     return best
 
 
-def _words_around(around: _Surroundings, first: int, last: int, *, common: bool) -> float:
-    near = far = everyday = 0.0
-    for place, kind in enumerate(around.kinds):
-        if kind is None or kind is Kind.NONE:
-            continue
-        behind = place > last
-        distance = place - last if behind else first - place
-        if kind is Kind.EVERYDAY:
-            everyday += _EVERYDAY_NEAR if distance <= _NEAR else _EVERYDAY_FAR
-            continue
-        weights = (_BEHIND if behind else _BEFORE)[kind]
-        if distance <= len(weights):
-            near += weights[distance - 1] * (_OF_COMMON[kind] if common else 1.0)
-        elif kind is Kind.MARKET:
-            far += _FAR_MARKET
-    return min(near, _MOST_FOR) + min(far, _MOST_FAR) + max(everyday, _MOST_EVERYDAY)
-
-
-def _words_against(around: _Surroundings, first: int, last: int, against: tuple[str, ...]) -> float:
-    if not against:
+def _opposition(place: _Place, opposing: list[int]) -> float:
+    if place.last + 1 in opposing:
+        return _AGAINST_NEXT
+    if not opposing:
         return 0.0
-    worst = 0.0
-    for place, word in enumerate(around.words):
-        if first <= place <= last or not _speaks_against(word, against):
-            continue
-        distance = place - last if place > last else first - place
-        if distance == 1 and place > last:
-            return _AGAINST_NEXT
-        worst = min(worst, _AGAINST_NEAR if distance <= _NEAR else _AGAINST_FAR)
-    return worst
+    nearest = min(_distance(place, at) for at in opposing)
+    return _AGAINST_NEAR if nearest <= _NEAR else _AGAINST_FAR
 
 
-def _speaks_against(word: str, against: tuple[str, ...]) -> bool:
-    for other in against:
-        if len(other) > 1:
-            if word.startswith(other):
-                return True
-        elif word.startswith(other) and PLAIN_PARTICLE.fullmatch(word, 1):
-            return True
-    return False
+def _everyday(place: _Place, words: _Words) -> float:
+    score = 0.0
+    for at in range(place.low, place.high):
+        if words.kinds[at] is Kind.EVERYDAY:
+            score += _EVERYDAY_NEAR if _distance(place, at) <= _NEAR else _EVERYDAY_FAR
+    return max(score, _MOST_EVERYDAY)

@@ -5,12 +5,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from worker.coins.catalogue import Catalogue, Certainty
+from worker.coins.catalogue import Catalogue, Certainty, Coin
 
 _PART = re.compile(r"[가-힣]+|[A-Za-z0-9]+")
 _HANGUL = re.compile(r"[가-힣]+")
 # 비트코인캐시 is also written 비트코인 캐시, 월드코인 also 월드 코인.
-_SPACED_TAILS = ("코인", "토큰", "체인", "네트워크", "프로토콜", "파이낸스", "스왑", "다오", "캐시", "캐쉬", "클래식", "골드", "이누", "에이아이", "스퀘어")
+_SPACED_TAILS = (
+    "코인",
+    "토큰",
+    "체인",
+    "네트워크",
+    "프로토콜",
+    "파이낸스",
+    "스왑",
+    "다오",
+    "캐시",
+    "캐쉬",
+    "클래식",
+    "골드",
+    "이누",
+    "에이아이",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +69,8 @@ class NameIndex:
 def build_index(catalogue: Catalogue) -> NameIndex:
     """Index every spelling of every coin; of two coins with one spelling the later wins."""
     hangul: dict[str, Reading] = {}
-    latin: dict[str, Ticker] = {}
+    latin = _tickers(catalogue)
     sequences: dict[tuple[str, ...], Reading] = {}
-    for coin in catalogue:
-        for ticker in coin.tickers:
-            latin[ticker.lower()] = Ticker(coin.symbol, ticker, Certainty.SURE, Certainty.AMBIGUOUS)
-    for coin in catalogue:
-        # A coin's own symbol comes after former tickers of others: BTC is never somebody's alias.
-        latin[coin.symbol.lower()] = Ticker(
-            coin.symbol,
-            coin.symbol,
-            None if coin.explicit else Certainty.SURE,
-            None if coin.explicit or len(coin.symbol) < 3 else Certainty.AMBIGUOUS,
-        )
     for coin in catalogue:
         for name, certainty in coin.spellings():
             reading = Reading(coin.symbol, certainty)
@@ -76,25 +80,50 @@ def build_index(catalogue: Catalogue) -> NameIndex:
                 elif _HANGUL.fullmatch(parts[0]):
                     hangul[parts[0]] = reading
                 else:
-                    latin[parts[0].lower()] = _ticker(coin.symbol, parts[0], certainty, explicit=coin.explicit)
+                    key = parts[0].lower()
+                    latin[key] = _ticker(coin, parts[0], certainty, latin.get(key))
     for phrase in catalogue.ignored:
         for parts in _spellings(phrase, Certainty.AMBIGUOUS):
             sequences[tuple(part.lower() for part in parts)] = NO_COIN
+    against = {coin.symbol: coin.against for coin in catalogue if coin.against}
+    return NameIndex(hangul, latin, _by_first(sequences), against)
+
+
+def _tickers(catalogue: Catalogue) -> dict[str, Ticker]:
+    tickers: dict[str, Ticker] = {}
+    for coin in catalogue:
+        for former in coin.tickers:
+            tickers[former.lower()] = Ticker(coin.symbol, former, Certainty.SURE, Certainty.AMBIGUOUS)
+    # Symbols come after the former tickers of others: BTC is never somebody's alias.
+    for coin in catalogue:
+        capitals = None if coin.explicit else Certainty.SURE
+        other_case = None if coin.explicit or len(coin.symbol) < 3 else Certainty.AMBIGUOUS
+        tickers[coin.symbol.lower()] = Ticker(coin.symbol, coin.symbol, capitals, other_case)
+    return tickers
+
+
+def _by_first(
+    sequences: dict[tuple[str, ...], Reading],
+) -> dict[str, list[tuple[tuple[str, ...], Reading]]]:
     by_first: dict[str, list[tuple[tuple[str, ...], Reading]]] = {}
     for parts, reading in sequences.items():
         by_first.setdefault(parts[0], []).append((parts[1:], reading))
     for candidates in by_first.values():
         candidates.sort(key=lambda candidate: -sum(map(len, candidate[0])))
-    return NameIndex(hangul, latin, by_first, {coin.symbol: coin.against for coin in catalogue if coin.against})
+    return by_first
 
 
-def _ticker(symbol: str, word: str, certainty: Certainty, *, explicit: bool) -> Ticker:
+def _ticker(coin: Coin, word: str, certainty: Certainty, known: Ticker | None) -> Ticker:
     """A Latin name: in any case if it is sure, else in small letters only among much market talk."""
-    if explicit and word.upper() == symbol:
-        return Ticker(symbol, word, None, None)
+    if coin.explicit and word.upper() == coin.symbol:
+        return Ticker(coin.symbol, word, None, None)
     if certainty is Certainty.SURE:
-        return Ticker(symbol, word, certainty, certainty)
-    return Ticker(symbol, word, certainty, Certainty.COMMON if len(word) > 2 else None)
+        return Ticker(coin.symbol, word, certainty, certainty)
+    capitals: Certainty | None = certainty
+    if known is not None and known.symbol == coin.symbol and not word.isupper():
+        # An unsure "Render" says nothing against the ticker RENDER.
+        capitals = known.capitals
+    return Ticker(coin.symbol, word, capitals, Certainty.COMMON if len(word) > 2 else None)
 
 
 def _spellings(name: str, certainty: Certainty) -> Iterator[tuple[str, ...]]:

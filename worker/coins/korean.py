@@ -5,20 +5,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from worker.coins.catalogue import Certainty
-from worker.coins.context import Vocabulary
 from worker.coins.endings import PARTICLES, SHORT_PARTICLES, STRICT_PARTICLES, tail_pattern
 from worker.coins.index import NameIndex, Reading
+from worker.coins.vocabulary import Vocabulary
 
 # What people put in front of a name: 갓이더, 흑리플, 우리비트.
 _PREFIXES = ("갓", "흑", "개", "좆", "존", "씹", "킹", "똥", "짭", "황", "빚", "우리", "현물", "또")
-# A name glued to another one: 비트이더, 비트랑이더.
+# What may stand between two names in one word: 비트랑이더.
 _BETWEEN = re.compile(r"이랑|랑|하고|와|과|이나|나|도")
 # From these lengths on, a sure name is found whatever its ending, and inside a word.
 _DISTINCT_START, _DISTINCT = 3, 4
+# Names in a row in one word; a word of 10,000 syllables without a space must not exhaust the stack.
+_MOST_NAMES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Part:
     """A reading at ``word[offset : offset + length]``; ``glued`` if market talk is glued to it."""
 
     offset: int
@@ -28,7 +30,7 @@ class Found:
 
 
 class KoreanReader:
-    """Reads Korean words; what a word says does not depend on its neighbours, so it is cached."""
+    """Reads Korean words. What a word says does not depend on its neighbours, so it is cached."""
 
     def __init__(self, index: NameIndex, words: Vocabulary, *, cached: int) -> None:
         self._names = index.hangul
@@ -40,57 +42,17 @@ class KoreanReader:
         self._false_friends = tuple(words.false_friends)
         self.read = lru_cache(maxsize=cached)(self._read)
 
-    def _read(self, word: str) -> tuple[Found, ...]:
-        found = self._from(word, 0)
-        if found:
-            name = word[: found[0].length]
-            if any(word.startswith(friend) and len(friend) > len(name) for friend in self._false_friends):
-                return ()
-            return found
-        for prefix in _PREFIXES:
-            if word.startswith(prefix):
-                found = self._from(word, len(prefix))
-                if found and found[0].length > 1 and found[0].reading.certainty <= Certainty.LIKELY:
-                    return found
-        return self._inside(word)
+    def is_ending(self, ending: str, certainty: Certainty, *, length: int = 2) -> bool:
+        """Whether a name of that many syllables can end a word with this behind it."""
+        return self._is_particle(ending, certainty, length) or self.is_tail(ending, certainty)
 
-    def _from(self, word: str, offset: int) -> tuple[Found, ...]:
-        """Names in a row from an offset to the end of the word; the longest that fits."""
-        rest = len(word) - offset
-        if rest <= 0 or word[offset] not in self._firsts:
-            return ()
-        for length in self._lengths:
-            if length > rest:
-                continue
-            reading = self._names.get(word[offset : offset + length])
-            if reading is None:
-                continue
-            found = self._ended(word, offset, length, reading)
-            if found:
-                return found
-        return ()
-
-    def _ended(self, word: str, offset: int, length: int, reading: Reading) -> tuple[Found, ...]:
-        ending = word[offset + length :]
-        if self.is_particle(ending, length, reading.certainty):
-            return (Found(offset, length, reading, glued=False),)
-        if ending.startswith(self._against.get(reading.symbol, ())):
-            return ()
-        if self.is_tail(ending, reading.certainty):
-            return (Found(offset, length, reading, glued=True),)
-        if reading.certainty <= Certainty.LIKELY:
-            between = _BETWEEN.match(ending)
-            for skip in {0, between.end() if between else 0}:
-                following = self._from(word, offset + length + skip)
-                if following and following[0].length > 1 and following[0].reading.certainty <= Certainty.LIKELY:
-                    return (Found(offset, length, reading, glued=True), *following)
-        if reading.certainty is Certainty.SURE and length >= _DISTINCT_START:
-            return (Found(offset, length, reading, glued=False),)
-        return ()
+    def is_tail(self, ending: str, certainty: Certainty) -> bool:
+        """Whether this begins with a word that people glue to names."""
+        pattern = self._tail if certainty <= Certainty.LIKELY else self._noun_tail
+        return pattern.match(ending) is not None
 
     @staticmethod
-    def is_particle(ending: str, length: int, certainty: Certainty) -> bool:
-        """Whether a name of that many syllables can be followed by this and no more."""
+    def _is_particle(ending: str, certainty: Certainty, length: int) -> bool:
         if length == 1:
             pattern = SHORT_PARTICLES
         elif certainty <= Certainty.LIKELY:
@@ -99,12 +61,52 @@ class KoreanReader:
             pattern = STRICT_PARTICLES
         return pattern.fullmatch(ending) is not None
 
-    def is_tail(self, ending: str, certainty: Certainty) -> bool:
-        """Whether this begins with a word that people glue to names."""
-        pattern = self._tail if certainty <= Certainty.LIKELY else self._noun_tail
-        return pattern.match(ending) is not None
+    def _read(self, word: str) -> tuple[Part, ...]:
+        parts = self._from(word, 0, _MOST_NAMES)
+        if parts:
+            friends = (friend for friend in self._false_friends if len(friend) > parts[0].length)
+            return () if word.startswith(tuple(friends)) else parts
+        for prefix in _PREFIXES:
+            if word.startswith(prefix):
+                parts = self._from(word, len(prefix), _MOST_NAMES)
+                if parts and parts[0].length > 1 and parts[0].reading.certainty <= Certainty.LIKELY:
+                    return parts
+        return self._inside(word)
 
-    def _inside(self, word: str) -> tuple[Found, ...]:
+    def _from(self, word: str, offset: int, names: int) -> tuple[Part, ...]:
+        """At most so many names in a row from an offset to the end of the word; the longest that fit."""
+        rest = len(word) - offset
+        if not names or rest <= 0 or word[offset] not in self._firsts:
+            return ()
+        for length in self._lengths:
+            reading = self._names.get(word[offset : offset + length]) if length <= rest else None
+            if reading is not None:
+                parts = self._ended(word, offset, length, reading, names)
+                if parts:
+                    return parts
+        return ()
+
+    def _ended(
+        self, word: str, offset: int, length: int, reading: Reading, names: int, /
+    ) -> tuple[Part, ...]:
+        ending = word[offset + length :]
+        if self._is_particle(ending, reading.certainty, length):
+            return (Part(offset, length, reading, glued=False),)
+        if ending.startswith(self._against.get(reading.symbol, ())):
+            return ()
+        if self.is_tail(ending, reading.certainty):
+            return (Part(offset, length, reading, glued=True),)
+        if reading.certainty <= Certainty.LIKELY:
+            between = _BETWEEN.match(ending)
+            for skip in {0, between.end() if between else 0}:
+                others = self._from(word, offset + length + skip, names - 1)
+                if others and others[0].length > 1 and others[0].reading.certainty <= Certainty.LIKELY:
+                    return (Part(offset, length, reading, glued=True), *others)
+        if reading.certainty is Certainty.SURE and length >= _DISTINCT_START:
+            return (Part(offset, length, reading, glued=False),)
+        return ()
+
+    def _inside(self, word: str) -> tuple[Part, ...]:
         for offset in range(1, len(word) - _DISTINCT + 1):
             if word[offset] not in self._firsts:
                 continue
@@ -112,6 +114,6 @@ class KoreanReader:
                 if length < _DISTINCT:
                     break
                 reading = self._names.get(word[offset : offset + length])
-                if reading is not None and reading.certainty is Certainty.SURE and offset + length <= len(word):
-                    return (Found(offset, length, reading, glued=False),)
+                if reading is not None and reading.certainty is Certainty.SURE:
+                    return (Part(offset, len(word[offset : offset + length]), reading, glued=False),)
         return ()

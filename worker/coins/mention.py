@@ -3,16 +3,20 @@
 from dataclasses import dataclass
 
 from worker.coins.catalogue import Certainty
+from worker.coins.rules import Found
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Mention:
-    """One name: ``text[start:end]``, its written word reaching to ``word_end``."""
+    """One name: ``text[start:end]``, its written word (with particles, or its pair) up to ``word_end``.
+
+    ``glued``: market talk or an amount is glued to it (비트숏, 3.2솔), which shows that the coin is meant.
+    """
 
     start: int
     end: int
     word_end: int
     symbol: str
     certainty: Certainty
+    found: Found
     glued: bool = False
-    """Market talk is glued to it (비트숏, 3.2솔), so that the coin is meant."""

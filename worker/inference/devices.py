@@ -16,6 +16,15 @@ _AMPERE: Final = (8, 0)
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
+def calm_openmp() -> None:
+    """Make OpenMP's threads sleep while they wait, unless the environment says how; before torch's import.
+
+    By default they spin. On cores that tokenising, the event loop or a neighbour use as well, each then
+    waits for the other's time slice: 28 messages/s instead of 107 on two busy cores.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def choose_device(asked: str) -> "torch.device":
     """``auto`` is CUDA where it answers, else the CPU.
 

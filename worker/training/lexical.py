@@ -22,6 +22,13 @@ def splice(one: LabelledText, two: LabelledText, rng: random.Random) -> str:
     return augment(text, rng, has_coins=bool(one.coins and two.coins))
 
 
+def fragment(row: LabelledText, rng: random.Random) -> str:
+    """One to four neighbouring words of a text: the fewer, the more plainly each shows its weight."""
+    words = row.text.split()
+    start = rng.randrange(len(words))
+    return " ".join(words[start : start + rng.randint(1, 4)])
+
+
 class LexicalTeacher:
     """The baseline, trained on the rows, and splices of the rows with its opinion as target."""
 
@@ -30,11 +37,16 @@ class LexicalTeacher:
         self._sources = [[row for row in rows if row.source == source] for source in ("chat", "news")]
         self._sources = [rows for rows in self._sources if rows]
 
-    def examples(self, count: int, rng: random.Random) -> list[Example]:
-        """``count`` new splices, each of two texts of the same source."""
+    def examples(self, count: int, fragments: float, rng: random.Random) -> list[Example]:
+        """``count`` new texts: a share of ``fragments``, the rest splices of two texts of one source."""
         sizes = [len(rows) for rows in self._sources]
         chosen = rng.choices(self._sources, sizes, k=count)
-        texts = [splice(rng.choice(rows), rng.choice(rows), rng) for rows in chosen]
+        texts = [
+            fragment(rng.choice(rows), rng)
+            if rng.random() < fragments
+            else splice(rng.choice(rows), rng.choice(rows), rng)
+            for rows in chosen
+        ]
         sentiment, action = self._baseline.probabilities(texts)
         if sentiment.shape[1] != len(SENTIMENTS) or action.shape[1] != len(ACTIONS):
             raise ValueError("the training texts lack a sentiment or an action")

@@ -53,7 +53,7 @@ def calibration_error(probabilities: Floats, truth: Ints, bins: int = MAX_BINS) 
 
 def rank_correlation(truth: Floats, predicted: Floats) -> float:
     """Spearman's rho; 0 where one side is constant."""
-    from scipy.stats import rankdata  # type: ignore[import-untyped]
+    from scipy.stats import rankdata
 
     a, b = rankdata(truth), rankdata(predicted)
     if a.std() == 0 or b.std() == 0:

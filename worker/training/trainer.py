@@ -18,6 +18,7 @@ from worker.training.examples import Example
 from worker.training.heads import HeadSpec
 from worker.training.losses import class_weights, head_loss
 from worker.training.model import MultiHeadModel
+from worker.training.spelling import Speller
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,6 +38,7 @@ class Reader:
     prefix: str
     max_length: int
     pad_id: int
+    speller: Speller | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class StageConfig:
     average: float = 0.0
     balance: bool = True
     patience: int = 0
+    spelled: float = 0.0
     save_every: int = 500
     seed: int = 1
 
@@ -211,6 +214,13 @@ class Stage:
             self.averaged.update_parameters(self.model)
         self.step += 1
 
+    def _spelled(self, row: list[int], read: Reader, rng: random.Random) -> list[int]:
+        """Half of the texts with some pieces broken into letters, where they still fit."""
+        if read.speller is None or rng.random() >= 0.5:
+            return row
+        spelled = read.speller.spell(row, self.config.spelled, rng)
+        return spelled if len(spelled) <= read.max_length else row
+
     def _record(self, metrics: dict[str, float]) -> None:
         mean = sum(self.losses) / max(1, len(self.losses))
         self.losses = []
@@ -255,6 +265,8 @@ class Stage:
                     continue
                 bar = bar if bar is not None else progress.add_task(config.name, total=total)
                 rows = encode(read.tokenizer, [e.text for e in examples], read.prefix, read.max_length)
+                if read.speller is not None and config.spelled:
+                    rows = [self._spelled(row, read, rng) for row in rows]
                 weights = (
                     {
                         h.name: class_weights(examples, h).to(_device())
