@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -215,7 +216,9 @@ def bench_engine(as_json: AsJson = False) -> None:
     """The engine alone, beside plain transformers."""
     from worker.benchmarks.engine import bench_engine as measure
 
-    _print_result(measure(), as_json)
+    with _status() as tell:
+        result = measure(report=tell)
+    _print_result(result, as_json)
 
 
 @bench_app.command("pipeline")
@@ -223,7 +226,10 @@ def bench_pipeline(as_json: AsJson = False) -> None:
     """End to end through an embedded broker, beside the engine alone and plain transformers."""
     from worker.benchmarks.pipeline import bench_pipeline as measure
 
-    _print_result(asyncio.run(measure(_settings(None, quiet=True))), as_json)
+    settings = _settings(None, quiet=True)
+    with _status() as tell:
+        result = asyncio.run(measure(settings, report=tell))
+    _print_result(result, as_json)
 
 
 @bench_app.command("aggregates")
@@ -232,7 +238,10 @@ def bench_aggregates(as_json: AsJson = False) -> None:
     from worker.benchmarks.aggregates import bench_aggregates as measure
 
     _settings(None, quiet=True)
-    _print_result(measure(), as_json)
+    with _status() as tell:
+        tell("signals into Redis")
+        result = measure()
+    _print_result(result, as_json)
 
 
 Reasons = Annotated[
@@ -338,6 +347,15 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
     uvloop.run(work)
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """Say on standard error what is going on."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield status.update
 
 
 def _print_result(result: dict[str, Any], as_json: bool) -> None:

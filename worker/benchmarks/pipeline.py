@@ -40,7 +40,7 @@ from worker.source.consumer import KafkaSource
 from worker.tasks import CryptoTask
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 _INFO: Final = ModelInfo(name="bench", revision="random weights")
 
