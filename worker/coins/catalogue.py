@@ -189,7 +189,6 @@ def _check_name(path: Path, key: str, name: str) -> None:
 def _merged(base: Catalogue, addition: _File) -> Catalogue:
     """Add to the base: a name that the addition gives leaves every other place where it stood."""
     taken = {name for entry in addition.coins.values() for name in _given_names(entry)}
-    taken.update(addition.ignore)
     coins = {symbol: _without(coin, taken) for symbol, coin in base.coins.items()}
     for symbol, entry in addition.coins.items():
         # Re-inserted at the end, so that its tickers win over those of earlier coins.

@@ -83,8 +83,14 @@ def build_index(catalogue: Catalogue) -> NameIndex:
                     key = parts[0].lower()
                     latin[key] = _ticker(coin, parts[0], certainty, latin.get(key))
     for phrase in catalogue.ignored:
-        for parts in _spellings(phrase, Certainty.AMBIGUOUS):
-            sequences[tuple(part.lower() for part in parts)] = NO_COIN
+        for parts in _spellings(phrase, Certainty.SURE):
+            if len(parts) > 1:
+                sequences[tuple(part.lower() for part in parts)] = NO_COIN
+            elif _HANGUL.fullmatch(parts[0]):
+                # Kept among the names, or a shorter one inside it would be found instead.
+                hangul[parts[0]] = NO_COIN
+            else:
+                latin.pop(parts[0].lower(), None)
     against = {coin.symbol: coin.against for coin in catalogue if coin.against}
     return NameIndex(hangul, latin, _by_first(sequences), against)
 

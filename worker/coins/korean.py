@@ -15,8 +15,8 @@ _PREFIXES = ("갓", "흑", "개", "좆", "존", "씹", "킹", "똥", "짭", "황
 _BETWEEN = re.compile(r"이랑|랑|하고|와|과|이나|나|도")
 # From these lengths on, a sure name is found whatever its ending, and inside a word.
 _DISTINCT_START, _DISTINCT = 3, 4
-# Names in a row in one word; a word of 10,000 syllables without a space must not exhaust the stack.
-_MOST_NAMES = 4
+# Names in a row in one word, so that trying how they divide it stays cheap.
+_MOST_NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)

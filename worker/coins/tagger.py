@@ -16,7 +16,10 @@ from worker.coins.vocabulary import vocabulary
 # Longer words are read in pieces, so that neither time nor caches depend on who forgets the space bar.
 _RUN = re.compile(r"[가-힣]{1,40}|[A-Za-z0-9]{1,40}")
 _KOREAN = re.compile(r"[가-힣]*")
-_NOT_TALK = re.compile(r"(?:https?://|www\.|t\.me/)\S+|\S+@\S+\.\S+|@[A-Za-z0-9_]+")
+# Bounded on both sides of the @, or 10,000 of them would take minutes.
+_NOT_TALK = re.compile(
+    r"(?:https?://|www\.|t\.me/)\S+|[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,255}|@[A-Za-z0-9_]{1,64}"
+)
 _FULL_WIDTH = re.compile("[！-～]")
 _TO_HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 
@@ -96,6 +99,8 @@ class CoinTagger:
         if counted and (word[0] in _NUMBER_UNITS or _WIDTH.search(text[max(0, start - 5) : start])):
             return
         for part in parts:
+            if part.reading is NO_COIN:
+                continue
             at = start + part.offset
             symbol, certainty = part.reading.symbol, part.reading.certainty
             found = Found.INSIDE if part.offset and part is parts[0] else _BY_CERTAINTY[certainty]

@@ -8,7 +8,7 @@ from worker.coins.mention import Mention
 from worker.coins.rules import Found
 
 _MONEY = frozenset({"KRW", "USD", "USDT", "USDC", "BUSD", "FDUSD", "TUSD", "EUR", "JPY", "TRY"})
-_QUOTES = _MONEY | {"BTC"}
+_QUOTES = _MONEY | {"BTC", "PERP", "SWAP"}
 _GLUED_PAIR = re.compile(
     r"(?:1000000|10000|1000|1M)?(?P<base>[A-Z0-9]+?)(?:USDT|USDC|FDUSD|BUSD|TUSD|USD|KRW|PERP|BTC|ETH)(?:PERP)?"
 )
@@ -54,7 +54,7 @@ class TickerReader:
         if other is None or _RATIO.match(text, other.end()):
             return None
         first, second = word.upper(), other.group().upper()
-        if first in _MONEY or (first == "BTC" and text[end] != "/" and second not in _MONEY):
+        if first in _MONEY or (first == "BTC" and text[end] != "/" and second not in _QUOTES):
             base, at = second, other.start()
         elif second in _QUOTES:
             base, at = first, start
