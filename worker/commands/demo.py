@@ -223,7 +223,7 @@ async def _show(settings: Settings, messages: int | None, stop: asyncio.Event) -
                 )
                 if live is not None:
                     live.update(board.render(), refresh=True)
-                elif monotonic() >= next_table:
+                elif monotonic() >= next_table and board.metrics[MARKET].messages:
                     next_table = monotonic() + _TABLE_SECONDS
                     print("\n".join(["", *coin_lines(board.metrics), ""]), flush=True)
                 await stopped_within(stop, 0.5)

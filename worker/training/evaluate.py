@@ -30,8 +30,12 @@ from worker.training.report import (
     ScoreReport,
 )
 
-LENGTHS: Final = ((1, 15), (16, 30), (31, 60), (61, 10_000))
-"""Groups of texts by characters."""
+LENGTHS: Final = {
+    "1 to 15 characters": range(1, 16),
+    "16 to 30 characters": range(16, 31),
+    "31 to 60 characters": range(31, 61),
+    "61 or more characters": range(61, 10_000),
+}
 
 Rows = npt.NDArray[np.intp]
 
@@ -81,10 +85,7 @@ def _groups(rows: Sequence[LabelledText]) -> Iterator[tuple[str, Rows]]:
             (f"register {name}", lambda r, name=name: r.file == name)
             for name in sorted({r.file for r in rows})
         ),
-        *(
-            (f"{low} to {high} characters", lambda r, low=low, high=high: low <= len(r.text) <= high)
-            for low, high in LENGTHS
-        ),
+        *((name, lambda r, lengths=lengths: len(r.text) in lengths) for name, lengths in LENGTHS.items()),
     ]
     for name, test in tests:
         chosen = np.flatnonzero([test(row) for row in rows])
@@ -144,16 +145,18 @@ def _baseline(train: Sequence[LabelledText], rows: Sequence[LabelledText], truth
 
 
 def evaluate_crypto(
-    model_ref: str, files: Sequence[Path], baseline: bool, part: Literal["test", "all"] = "test"
+    model_ref: str, files: Sequence[Path], baseline: bool, part: Literal["test", "all"] | None = None
 ) -> CryptoReport:
     """Judge the model ``model_ref`` (a folder or Hub id) on labelled files, fp32.
 
     ``part`` "test" takes the part of the files that `kbert train crypto` keeps out of training, "all" every
-    row: right for files that the model never saw. With ``baseline`` a TF-IDF model is trained beside it, on
-    the train part of the same files ("test") or on the packaged texts ("all").
+    row. By default: the test part of the packaged texts where no file is given, else all of the files, which
+    is right for texts that the model never saw. With ``baseline`` a TF-IDF model is trained beside it, on the
+    train part of the same files ("test") or on the packaged texts ("all").
     """
     from worker.inference.load import load_model
 
+    part = part or ("all" if files else "test")
     rows = load_all(files or [PACKAGED])
     if part == "test":
         parts = divide(rows)
