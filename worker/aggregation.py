@@ -83,7 +83,7 @@ class Aggregation:
         log.info("aggregates.stopped")
 
     async def _apply(self, polled: dict[Partition, list[SignalRecord]]) -> None:
-        batch = {partition: [_parsed(record) for record in records] for partition, records in polled.items()}
+        batch = {partition: [parsed(record) for record in records] for partition, records in polled.items()}
         try:
             applied = await self._aggregator.apply(batch)
         except DataLostError as lost:
@@ -103,7 +103,7 @@ class Aggregation:
         return await self._aggregator.assign(committed, self._margin)
 
 
-def _parsed(record: SignalRecord) -> tuple[int, dict[str, object]]:
+def parsed(record: SignalRecord) -> tuple[int, dict[str, object]]:
     """What is no JSON object becomes an empty one, which the aggregator rejects with its offset."""
     try:
         value = orjson.loads(record.value)

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from worker.errors import ConnectionFailedError
-from worker.settings import AggregateSettings, KafkaSettings
+from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ class SignalRecord:
 
 
 class SignalFollower:
-    """Reads ``signals.crypto`` in order, from where ``on_assigned`` says.
+    """Reads a signals topic in order, from where ``on_assigned`` says.
 
     Args:
         on_assigned: given the committed offset of each new partition, answers where to start.
@@ -42,7 +42,7 @@ class SignalFollower:
         self,
         topic: str,
         kafka: KafkaSettings,
-        settings: AggregateSettings,
+        settings: AggregateSettings | NarrativeSettings,
         *,
         on_assigned: Callable[[dict[Partition, int | None]], Awaitable[dict[Partition, int]]],
         on_revoked: Callable[[Collection[Partition]], None],
