@@ -233,6 +233,9 @@ def train_traffic(
     views: Annotated[
         int, typer.Option(min=0, help="Cut and reworded views of each article an epoch; 0: as it is.")
     ] = 0,
+    briefs: Annotated[
+        int, typer.Option(min=0, help="Short items an epoch, made from sentences with slots.")
+    ] = 0,
     background: Annotated[
         int, typer.Option(min=0, help="Public news texts an epoch, as non-negative; needs --public.")
     ] = 0,
@@ -265,6 +268,7 @@ def train_traffic(
                 rate=rate,
                 batch=batch,
                 views=views,
+                briefs=briefs,
                 background=background,
                 smoothing=smoothing,
                 average=average,

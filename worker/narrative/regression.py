@@ -1,6 +1,5 @@
 """Ordinary least squares with Newey-West (HAC) errors, and the diagnostics that go with it."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import floor, sqrt
@@ -256,16 +255,14 @@ def _residual_tests(plain: Any) -> tuple[float, int, float, float]:
     from statsmodels.stats.stattools import durbin_watson
 
     lags = min(12, int(plain.df_resid) // 4)
-    statistic, p, _, _ = acorr_breusch_godfrey(plain, nlags=lags)
+    statistic, p, _, _ = acorr_breusch_godfrey(plain, nlags=lags, result_object=False)
     return float(durbin_watson(plain.resid)), lags, float(statistic), float(p)
 
 
 def _unit_root(values: Floats) -> UnitRoot:
     from statsmodels.tsa.stattools import adfuller
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # a later statsmodels returns an object
-        statistic, p, lags, *_ = adfuller(values, autolag="AIC")
+    statistic, p, lags, *_ = adfuller(values, autolag="AIC", result_object=False)
     return UnitRoot(float(statistic), float(p), int(lags))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from worker.tasks import article_text
 from worker.training.article_background import load_background
+from worker.training.article_briefs import brief
 from worker.training.article_views import view
 from worker.training.articles import PACKAGED_ARTICLES, Article, load_articles, split_articles
 from worker.training.examples import Example
@@ -32,7 +33,8 @@ class TrafficTrainConfig:
     The defaults are the published recipe for BERT-base: whole articles, five epochs, the best by validation
     F1. ``init`` names a checkpoint of this project whose encoder and tokenizer are taken over (``base`` then
     gives what it lacks: positions up to ``max_length``). ``views`` of each article an epoch are cut and
-    reworded (0: the article as it is); ``background`` texts of ``public`` an epoch count as label 0.
+    reworded (0: the article as it is); ``briefs`` items an epoch come from sentences with slots;
+    ``background`` texts of ``public`` an epoch count as label 0.
     """
 
     base: Path
@@ -53,6 +55,7 @@ class TrafficTrainConfig:
     average: float = 0.0
     smoothing: float = 0.0
     views: int = 0
+    briefs: int = 0
     background: int = 0
     threads: int | None = None
     seed: int = 42
@@ -151,6 +154,9 @@ class _Recipe:
                 else:
                     made = [(article.title, article.body)]
                 examples += [Example(self.text(*one), {_HEAD: int(article.label)}) for one in made]
+            for article in (brief(rng) for _ in range(config.briefs)):
+                one = view(article, rng)
+                examples.append(Example(self.text(*one), {_HEAD: int(article.label)}))
             chosen = rng.sample(background, min(config.background, len(background)))
             return examples + [Example(text, {_HEAD: 0}) for text in chosen]
 
