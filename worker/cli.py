@@ -12,7 +12,7 @@ import typer
 from worker import __version__
 from worker.commands.narrative import narrative_app
 from worker.errors import KbertError
-from worker.settings import PipelineName, Settings, load_settings
+from worker.settings import PIPELINES, PipelineName, Settings, load_settings
 
 app = typer.Typer(
     name="kbert",
@@ -70,7 +70,7 @@ def run(
     """Classify raw messages and keep the aggregates, until SIGTERM or Ctrl-C."""
     from worker.app import run_services, stop_on_signals
 
-    chosen = list(dict.fromkeys(choice.value for choice in pipeline or [])) or load_settings().pipelines
+    chosen = [name for name in PIPELINES if name in (pipeline or [])] or load_settings().pipelines
     if model is not None and len(chosen) > 1:
         raise typer.BadParameter("--model is of one pipeline: set model.ref and traffic.model.ref instead")
     settings = _settings(model, pipeline=chosen[0]).model_copy(update={"pipelines": chosen})

@@ -9,7 +9,7 @@ most users set; ``kbert config`` prints the tree in force.
 import os
 import ssl
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,7 @@ from schemas import topics
 from worker.errors import ConfigurationError
 
 PipelineName = Literal["crypto", "traffic"]
+PIPELINES: Final[tuple[PipelineName, ...]] = get_args(PipelineName)
 
 
 class _Section(BaseModel):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_title_and_body_are_joined_by_the_separator(message: dict[str, str], tex
 
 
 @pytest.mark.parametrize("make", [wordpiece_tokenizer, unigram_tokenizer])
-def test_the_separator_is_the_special_token_of_the_tokeniser(make: "type[Tokenizer]") -> None:
+def test_the_separator_is_the_special_token_of_the_tokeniser(make: Callable[[], Tokenizer]) -> None:
     raw = make()
     tokeniser = Tokeniser(raw, max_length=64)
     (ids,) = tokeniser.encode([f"비트 {tokeniser.separator} 이더"])

@@ -146,7 +146,7 @@ def regress(
     from worker.narrative.chart import check_drawing, regression_charts
     from worker.narrative.regression import regress as estimate
     from worker.narrative.report import latex, text
-    from worker.narrative.series import index_series, read_series
+    from worker.narrative.series import index_series, read_index, read_series
 
     settings = _settings()
     if plots is not None:
@@ -154,6 +154,7 @@ def regress(
     rows: list[IndexRow] = []
     if index_file is not None:
         index_values = read_series(index_file, regressor)[regressor]
+        rows = read_index(index_file)
     else:
         rows = _rows(
             _counted(settings), settings, None, None, standardise=regressor == "standardised", weight=None

@@ -1,8 +1,9 @@
 """Ordinary least squares with Newey-West (HAC) errors, and the diagnostics that go with it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import floor, sqrt
+from math import ceil, floor, sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -91,12 +92,12 @@ class Regression:
 
 def newey_west_lags(observations: int) -> int:
     """floor(4 (T/100)^(2/9)), Newey and West's rule of thumb for the Bartlett kernel."""
-    return floor(4 * (observations / 100) ** (2 / 9))
+    return floor(4 * math.pow(observations / 100, 2 / 9))
 
 
 def lazarus_lags(observations: int) -> int:
     """Rounded-up 1.3 sqrt(T): Lazarus, Lewis, Stock and Watson (2018)."""
-    return int(np.ceil(1.3 * sqrt(observations)))
+    return ceil(1.3 * sqrt(observations))
 
 
 def fit(y: Floats, x: Floats, maxlags: int) -> Any:

@@ -25,13 +25,13 @@ def _text(fitted: Regression) -> Iterator[str]:
     yield ""
     width = max(len(name) for name in fitted.terms)
     yield (
-        f"{'':<{width}} {'coefficient':>12} {'HAC error':>12} {'t':>8} {'p':>7} "
+        f"{'':<{width}} {'coefficient':>12} {'HAC error':>12} {'t':>8} {'p':>7}     "
         f"{'95 % interval':>25} {'OLS error':>12}"
     )
     for name, term in fitted.terms.items():
         yield (
-            f"{name:<{width}} {term.coefficient:>12.5g} {term.error:>12.5g} {term.t:>8.3f} {term.p:>7.4f} "
-            f"{_interval(term):>25} {fitted.plain_errors[name]:>12.5g}{_stars(term.p)}"
+            f"{name:<{width}} {term.coefficient:>12.5g} {term.error:>12.5g} {term.t:>8.3f} "
+            f"{term.p:>7.4f}{_stars(term.p):<4} {_interval(term):>25} {fitted.plain_errors[name]:>12.5g}"
         )
     yield ""
     yield "The index under several maxlags"

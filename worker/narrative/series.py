@@ -59,6 +59,31 @@ def read_series(path: Path, column: str | None = None) -> dict[str, Series]:
     return result
 
 
+def read_index(path: Path) -> list[IndexRow]:
+    """The rows of a CSV that `kbert narrative index --out` wrote; none where it holds other columns."""
+    columns = read_series(path)
+    if not {"articles", "negatives", "share", "share_low", "share_high"} <= columns.keys():
+        return []
+    months = sorted(columns["articles"])
+
+    def value(column: str, month: str) -> float | None:
+        return columns.get(column, {}).get(month)
+
+    return [
+        IndexRow(
+            month,
+            int(columns["articles"][month]),
+            int(columns["negatives"][month]),
+            value("share", month),
+            value("share_low", month),
+            value("share_high", month),
+            value("mean_probability", month),
+            value("standardised", month),
+        )
+        for month in months
+    ]
+
+
 def index_series(rows: Sequence[IndexRow], column: str) -> Series:
     """One column of the index; months where it is not defined are absent."""
     known = [field.name for field in fields(IndexRow) if field.name != "month"]

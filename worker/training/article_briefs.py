@@ -12,15 +12,9 @@ from worker.training.articles import Article
 FILE: Final = Path(__file__).parent / "data" / "traffic_briefs.toml"
 _SLOT: Final = re.compile(r"\{(\w+)\}(?:(을|를|은|는|이|가|과|와|으로|로)(?![가-힣]))?")
 _PARTICLES: Final = {
-    "을": "을를",
-    "를": "을를",
-    "은": "은는",
-    "는": "은는",
-    "이": "이가",
-    "가": "이가",
-    "과": "과와",
-    "와": "과와",
+    form: pair for pair in (("을", "를"), ("은", "는"), ("이", "가"), ("과", "와")) for form in pair
 }
+"""Forms after a consonant and after a vowel."""
 _KINDS: Final = ("other", "negative")
 """By label."""
 _RIEUL: Final = 8

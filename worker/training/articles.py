@@ -74,20 +74,16 @@ def split_articles(articles: Sequence[Article]) -> ArticleParts:
     """
     groups = near_duplicate_groups([f"{article.title} {article.body}" for article in articles])
     members: dict[int, list[Article]] = {}
-    for group, article in zip(groups, articles, strict=True):
-        members.setdefault(group, []).append(article)
+    for number, article in zip(groups, articles, strict=True):
+        members.setdefault(number, []).append(article)
     parts = ArticleParts([], [], [])
     for label in (0, 1):
         of_label = [group for group in members.values() if group[0].label == label]
         of_label.sort(key=lambda group: min(_place(article.title) for article in group))
-        count = sum(len(group) for group in of_label)
+        quota = round(_HELD_BACK * sum(len(group) for group in of_label))
         for group in of_label:
-            if _count(parts.test, label) < round(_HELD_BACK * count):
-                parts.test.extend(group)
-            elif _count(parts.validation, label) < round(_HELD_BACK * count):
-                parts.validation.extend(group)
-            else:
-                parts.train.extend(group)
+            held_back = (part for part in (parts.test, parts.validation) if _count(part, label) < quota)
+            next(held_back, parts.train).extend(group)
     return parts
 
 

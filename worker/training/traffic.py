@@ -95,7 +95,7 @@ class _Recipe:
         model = TrafficModel(encoder, config.pooling, 0.1)
         weights = read_checkpoint(config.base)
         if "pooler.dense.weight" in weights:
-            model.bert.pooler.dense.load_state_dict(
+            model.pooler.dense.load_state_dict(
                 {"weight": weights["pooler.dense.weight"], "bias": weights["pooler.dense.bias"]}
             )
         return model
@@ -215,7 +215,8 @@ class _Recipe:
         (threshold,) = fit_thresholds(probability, (truth == 1)[:, None])
         threshold = float(np.clip(threshold, *_THRESHOLD_BOUNDS))
         with torch.no_grad():
-            model.heads[_HEAD].bias[1] -= temperature * float(np.log(threshold / (1 - threshold)))
+            bias = model.get_parameter(f"heads.{_HEAD}.bias")
+            bias[1] -= temperature * float(np.log(threshold / (1 - threshold)))
         self.console.print(f"temperature {temperature}, threshold {threshold:.2f}")
         folder = config.out / "model"
         kbert = {

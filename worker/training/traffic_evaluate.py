@@ -96,8 +96,10 @@ def table(truth: Ints, probability: Floats) -> TrafficTable:
         for i, name in enumerate(TRAFFIC_LABELS)
     }
     for name, weights in ((_MACRO, np.array([0.5, 0.5])), (_WEIGHTED, shares)):
-        means = (float((weights * values).sum()) for values in (precision, recall, f1))
-        lines[name] = Line(*means, int(support.sum()))
+        mean_precision, mean_recall, mean_f1 = (
+            float((weights * values).sum()) for values in (precision, recall, f1)
+        )
+        lines[name] = Line(mean_precision, mean_recall, mean_f1, int(support.sum()))
 
     def negative_f1(rows: Any) -> float:
         return float(precision_recall_f1(confusion(truth[rows], predicted[rows], 2))[2][1])

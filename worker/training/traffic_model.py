@@ -44,15 +44,21 @@ class TrafficModel(MultiHeadModel):
 
     def __init__(self, encoder: "BertModel", pooling: str, head_dropout: float) -> None:
         super().__init__(encoder, TRAFFIC_HEADS, pooling, head_dropout)
-        self.bert.pooler = _Pooler(encoder.config.hidden_size)
+        # Under BERT's own name, so that a checkpoint has the published layout.
+        self.bert.pooler = _Pooler(encoder.config.hidden_size)  # type: ignore[assignment]
+
+    @property
+    def pooler(self) -> _Pooler:
+        """The layer between the encoder's states and the classifier."""
+        pooler = self.bert.get_submodule("pooler")
+        assert isinstance(pooler, _Pooler)  # noqa: S101 - registered above
+        return pooler
 
     def pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
         """One vector [N, hidden] for each row."""
-        pooler = self.bert.pooler
-        assert isinstance(pooler, _Pooler)  # noqa: S101 - set above
         vector = super().pooled(ids, mask)
         with torch.autocast(vector.device.type, enabled=False):  # the heads stay in float32, as in the engine
-            return pooler.of(vector)
+            return self.pooler.of(vector)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Tensor]:
