@@ -285,9 +285,10 @@ def evaluate_traffic(
         typer.Option(help="JSONL with title, body and label; the packaged set where absent."),
     ] = None,
     model: ModelRef = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Judge every article, not only the held-back part.")
-    ] = False,
+    part: Annotated[
+        Literal["test", "all"] | None,
+        typer.Option(help="Held-back part or every article; every one where --data is given."),
+    ] = None,
     baseline: Annotated[bool, typer.Option(help="Train and measure the TF-IDF baseline beside it.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -297,9 +298,7 @@ def evaluate_traffic(
     settings = _settings(model, pipeline="traffic").of("traffic")
     from worker.training.traffic_evaluate import evaluate_traffic as evaluate_model
 
-    report = evaluate_model(
-        settings.model.ref, data or [], baseline=baseline, part="all" if every else "test"
-    )
+    report = evaluate_model(settings.model.ref, data or [], baseline=baseline, part=part)
     print(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2).decode() if as_json else report.text())
 
 

@@ -138,7 +138,7 @@ def test_a_run_ends_in_a_checkpoint_that_the_worker_loads(tmp_path: Path, poolin
     assert (tmp_path / "out" / "traffic.png").is_file()
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert config["architectures"] == ["BertForSequenceClassification"]
-    report = evaluate_traffic(str(folder), [data], baseline=True)
+    report = evaluate_traffic(str(folder), [data], baseline=True, part="test")
     found = report.tables["article"]
     assert found.accuracy >= 0.9
     assert report.articles == 24

@@ -13,6 +13,7 @@ from worker.training.articles import PACKAGED_ARTICLES, Article, load_articles, 
 from worker.training.metrics import bootstrap, calibration_error, confusion, precision_recall_f1
 from worker.training.predictions import Floats, Ints
 
+Part = Literal["test", "all"]
 Show = Literal["article", "headline", "body"]
 SHOWN: Final[tuple[Show, ...]] = ("article", "headline", "body")
 """The whole article, its headline alone, its body alone."""
@@ -114,16 +115,18 @@ def table(truth: Ints, probability: Floats) -> TrafficTable:
 
 
 def evaluate_traffic(
-    model_ref: str | None, files: Sequence[Path], *, baseline: bool, part: Literal["test", "all"] = "test"
+    model_ref: str | None, files: Sequence[Path], *, baseline: bool, part: Part | None = None
 ) -> TrafficReport:
     """Judge a model (folder or Hub id; None is the bundled one) on labelled articles, fp32.
 
     ``part`` "test" takes the part of the files that `kbert train traffic` keeps out of training, "all" every
-    row: right for articles that the model never saw. The baseline learns from the train part of the same
+    row. By default: the test part of the packaged articles where no file is given, else all of the files,
+    which is right for articles that the model never saw. The baseline learns from the train part of the same
     files ("test"), or from the packaged articles ("all").
     """
     from worker.inference.load import load_model
 
+    part = part or ("all" if files else "test")
     articles = load_articles(files or [PACKAGED_ARTICLES])
     if part == "test":
         parts = split_articles(articles)
