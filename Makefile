@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
 
-.PHONY: setup demo test lint bench schemas clean
+.PHONY: setup demo demo-traffic test lint bench schemas clean
 
 # Two stamps, so that a demo does not wait for the tools of the tests.
 $(VENV)/.demo: pyproject.toml deploy/constraints.txt
@@ -26,8 +26,12 @@ setup: $(VENV)/.dev
 demo: $(VENV)/.demo
 	@$(BIN)/kbert demo
 
+# Sample articles to the monthly narrative index, with a chart.
+demo-traffic: $(VENV)/.dev
+	@$(BIN)/kbert demo --pipeline traffic
+
 test: $(VENV)/.dev
-	@$(BIN)/pytest
+	@$(BIN)/pytest -m 'not slow'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -39,6 +43,7 @@ bench: $(VENV)/.dev
 	$(BIN)/kbert bench engine
 	$(BIN)/kbert bench pipeline
 	$(BIN)/kbert bench aggregates
+	$(BIN)/pytest -m slow -s tests/benchmarks
 
 schemas: $(VENV)/.demo
 	$(BIN)/python -m schemas.generate

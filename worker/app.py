@@ -4,12 +4,18 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
 from worker.errors import KbertError
-from worker.settings import Settings
+from worker.settings import PipelineName, Settings
 from worker.telemetry import metrics
+
+if TYPE_CHECKING:
+    from worker.inference.load import Model
+    from worker.inference.turns import Turns
+    from worker.tasks import Task
 
 log = structlog.get_logger(__name__)
 
@@ -17,30 +23,35 @@ Service = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
-    """Classify ``topics.raw`` until ``stop`` is set."""
-    from worker.coins import CoinTagger, load_catalogue
+    """Classify the raw topics of ``pipelines`` until ``stop`` is set; their engines take turns."""
+    from worker.inference.turns import Turns
+
+    turns = Turns()
+    async with asyncio.TaskGroup() as group:
+        for name in settings.pipelines:
+            group.create_task(_run_pipeline(name, settings.of(name), turns, stop), name=f"pipeline-{name}")
+
+
+async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", stop: asyncio.Event) -> None:
     from worker.inference.load import load_model
     from worker.inference.thread import EngineThread
+    from worker.inference.turns import EngineInTurn
     from worker.pipeline import Pipeline
     from worker.sink.producer import KafkaSink
     from worker.source.consumer import KafkaSource
-    from worker.tasks import CryptoTask
 
-    tagger = CoinTagger(load_catalogue(settings.coins.user_file))
     model = await asyncio.to_thread(
         load_model,
         settings.model.ref,
-        head_set="crypto",
+        head_set=name,
         revision=settings.model.revision,
         precision=settings.model.precision,
         device=settings.model.device,
         threads=settings.model.threads,
         offline=settings.model.offline,
     )
-    if settings.sink.author_key is None:
-        log.warning("sink.author_key is not set: author hashes can be guessed from known names")
     async with AsyncExitStack() as stack:
-        engine = EngineThread(model.engine)
+        engine = EngineThread(EngineInTurn(model.engine, turns), name=f"kbert-engine-{name}")
         stack.callback(engine.close)
         sink = KafkaSink(settings.kafka, settings.sink)
         await sink.start()
@@ -48,24 +59,40 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         source = KafkaSource(settings.topics.raw, settings.kafka, settings.source)
         await source.start()
         stack.push_async_callback(source.stop)
-        log.info("worker.ready", **model.info.model_dump(), engine=model.engine.description)
+        log.info("worker.ready", pipeline=name, **model.info.model_dump(), engine=model.engine.description)
         pipeline = Pipeline(
             settings,
             source=source,
             sink=sink,
             model=model,
             engine=engine,
-            task=CryptoTask(model.info, tagger, settings.sink),
+            task=task_for(name, model, settings),
         )
         await pipeline.run(stop)
 
 
-async def run_aggregates(settings: Settings, stop: asyncio.Event) -> None:
-    """Apply ``topics.signals`` to Redis until ``stop`` is set."""
-    from worker.aggregation import Aggregation
+def task_for(name: PipelineName, model: "Model", settings: Settings) -> "Task":
+    """The task of a pipeline with its model."""
+    from worker.coins import CoinTagger, load_catalogue
+    from worker.tasks import CryptoTask, TrafficTask
 
-    async with Aggregation(settings) as aggregation:
-        await aggregation.run(stop)
+    if name == "traffic":
+        return TrafficTask(model.info, model.tokeniser.separator)
+    if settings.sink.author_key is None:
+        log.warning("sink.author_key is not set: author hashes can be guessed from known names")
+    return CryptoTask(model.info, CoinTagger(load_catalogue(settings.coins.user_file)), settings.sink)
+
+
+async def run_aggregates(settings: Settings, stop: asyncio.Event) -> None:
+    """Apply the signals of ``pipelines`` to Redis until ``stop`` is set."""
+    from worker.aggregation import Aggregation
+    from worker.narration import Narration
+
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        if "crypto" in settings.pipelines:
+            group.create_task((await stack.enter_async_context(Aggregation(settings))).run(stop))
+        if "traffic" in settings.pipelines:
+            group.create_task((await stack.enter_async_context(Narration(settings))).run(stop))
 
 
 SERVICES: dict[str, Service] = {"worker": run_worker, "aggregates": run_aggregates}

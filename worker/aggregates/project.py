@@ -42,6 +42,15 @@ class DataLostError(KbertError):
         super().__init__(f"Redis lost applied signals; read again {places}.")
 
 
+def made_anew(partition: Partition, applied: int, end: int, prefix: str) -> ConfigurationError:
+    """The error for a topic that ends before what Redis has applied of it."""
+    return ConfigurationError(
+        f"Redis has applied {partition_field(partition)} up to offset {applied}, but the "
+        f"topic ends at {end}: it was made anew. Set another redis.prefix "
+        f"(KBERT_REDIS__PREFIX), or delete the keys {prefix}*."
+    )
+
+
 @dataclass(slots=True)
 class Applied:
     """What became of a batch."""
@@ -135,11 +144,7 @@ class Aggregator:
                 highest = max(self._fences[partition].values(), default=-1)
                 if ends is not None and highest >= ends[partition]:
                     # Else every new record would be below its fence, and skipped without a word.
-                    raise ConfigurationError(
-                        f"Redis has applied {partition_field(partition)} up to offset {highest}, but the "
-                        f"topic ends at {ends[partition]}: it was made anew. Set another redis.prefix "
-                        f"(KBERT_REDIS__PREFIX), or delete the keys {self._keys.prefix}*."
-                    )
+                    raise made_anew(partition, highest, ends[partition], self._keys.prefix)
                 starts[partition] = max(0, min(offset or 0, highest + 1) - margin)
             return starts
 

@@ -74,6 +74,7 @@ class Tokeniser:
         self._prefix = prefix
         self._window = _FIRST_WINDOW * max_length if direction == "right" else None
         self.max_length = max_length
+        self.separator = _separator(tokenizer)
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
@@ -175,6 +176,14 @@ def _ensure_template(tokenizer: "Tokenizer") -> None:
     raise CheckpointError(
         "The tokeniser has neither [CLS] and [SEP] nor <s> and </s>: no BERT reads its output."
     )
+
+
+def _separator(tokenizer: "Tokenizer") -> str:
+    """The token that ends a sequence (``[SEP]``, ``</s>``), known as special so that text may hold it."""
+    separator = tokenizer.encode("").tokens[-1]
+    # A tokenizer.json that lists it as a plain piece would split its name into letters.
+    tokenizer.add_special_tokens([separator])
+    return separator
 
 
 def _encodable(text: str) -> str:

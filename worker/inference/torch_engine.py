@@ -65,7 +65,7 @@ class TorchEngine:
         state: Checked float32 parameters.
         shape: Sizes of the encoder.
         head_set: Which heads to compute.
-        pooling: What the crypto heads read; traffic always reads the first token through the pooler.
+        pooling: What the heads read; traffic reads it through the pooler.
         dtype: Precision of the encoder; pooling and heads are float32.
         device: Where to compute.
         threads: Cores for one product, on a CPU.
@@ -83,7 +83,7 @@ class TorchEngine:
         threads: int,
     ) -> None:
         self._heads = shape.heads
-        self._mean = head_set == "crypto" and pooling == "mean"
+        self._mean = pooling == "mean"
         self._dtype, self._device, self._threads = dtype, device, threads
         self._bound_to: int | None = None
         with torch.inference_mode(), _memory_errors():

@@ -15,6 +15,9 @@ _TOPIC_CONFIG: Final[dict[str, dict[str, str]]] = {
     "raw": {"retention.ms": str(7 * _DAY_MS)},
     # The 7d window can be rebuilt from this topic, with a day to spare.
     "signals": {"retention.ms": str(8 * _DAY_MS)},
+    "raw_traffic": {"retention.ms": str(7 * _DAY_MS)},
+    # The monthly index is counted once and kept in Redis; a year lets a lost one be rebuilt that far.
+    "signals_traffic": {"retention.ms": str(365 * _DAY_MS)},
     # A dead letter is its original and up to 1 KB of headers: let the largest original in.
     "dead_letter": {"retention.ms": str(30 * _DAY_MS), "max.message.bytes": str(2 * 1024 * 1024)},
 }
@@ -35,6 +38,8 @@ def topic_names(settings: Settings) -> dict[str, str]:
     return {
         "raw": settings.topics.raw,
         "signals": settings.topics.signals,
+        "raw_traffic": settings.traffic.raw,
+        "signals_traffic": settings.traffic.signals,
         "dead_letter": settings.topics.dead_letter,
     }
 

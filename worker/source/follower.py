@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from worker.errors import ConnectionFailedError
-from worker.settings import AggregateSettings, KafkaSettings
+from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class SignalRecord:
 
 
 class SignalFollower:
-    """Reads ``signals.crypto`` in order, from where ``on_assigned`` says.
+    """Reads a signals topic in order, from where ``on_assigned`` says.
 
     Args:
         on_assigned: given the committed offset of each new partition, and their end offsets
@@ -48,7 +48,7 @@ class SignalFollower:
         self,
         topic: str,
         kafka: KafkaSettings,
-        settings: AggregateSettings,
+        settings: AggregateSettings | NarrativeSettings,
         *,
         on_assigned: OnAssigned,
         on_revoked: Callable[[Collection[Partition]], None],

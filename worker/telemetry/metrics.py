@@ -21,9 +21,13 @@ BATCH_MESSAGES: Final = Histogram("kbert_batch_messages", "Messages of a batch."
 QUEUE_SECONDS: Final = Histogram("kbert_queue_seconds", "Wait of a batch's oldest message.", buckets=_SECONDS)
 ENGINE_SECONDS: Final = Histogram("kbert_engine_seconds", "Engine time of a batch.", buckets=_SECONDS)
 BATCH_SPLITS: Final = Counter("kbert_batch_splits_total", "Batches split because the engine failed on them.")
-AGGREGATED: Final = Counter("kbert_aggregated_total", "Signals applied to Redis.")
-AGGREGATE_REPEATS: Final = Counter("kbert_aggregate_repeats_total", "Signals skipped as repeats.")
-AGGREGATE_REWINDS: Final = Counter("kbert_aggregate_rewinds_total", "Rewinds after Redis had lost data.")
+PROJECTED: Final = Counter("kbert_projected_total", "Signals applied to Redis.", ["projection"])
+PROJECTION_REPEATS: Final = Counter(
+    "kbert_projection_repeats_total", "Signals skipped as repeats.", ["projection"]
+)
+PROJECTION_REWINDS: Final = Counter(
+    "kbert_projection_rewinds_total", "Rewinds after Redis had lost data.", ["projection"]
+)
 
 
 def expose(host: str, port: int) -> None:

@@ -43,9 +43,12 @@ def dequantise(steps: Tensor, scale: Tensor) -> Tensor:
     return steps.float() * scale.float()[:, None]
 
 
-def stored_tensors(model: MultiHeadModel) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file: encoder and crypto heads, without helper heads."""
-    heads = {f"heads.{head.name}." for head in CRYPTO_HEADS}
+CRYPTO: Final = tuple(head.name for head in CRYPTO_HEADS)
+
+
+def stored_tensors(model: MultiHeadModel, kept: Sequence[str] = CRYPTO) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file: encoder and the heads that are kept, without helper heads."""
+    heads = {f"heads.{name}." for name in kept}
     tensors: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         if not key.startswith("bert.") and not any(key.startswith(head) for head in heads):
@@ -67,7 +70,7 @@ def loaded_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(".scale"):
             continue
         scale = tensors.get(f"{name}.scale")
-        key = f"heads.{name}" if name.startswith("head_") else name
+        key = name if name.startswith("bert.") else f"heads.{name}"
         state[key] = dequantise(value, scale) if scale is not None else value.float()
     return state
 
@@ -80,10 +83,12 @@ def export(
     *,
     check_texts: Sequence[str],
     pad_id: int,
+    heads: Sequence[str] = CRYPTO,
+    architecture: str = "BertModel",
 ) -> None:
     """Write config.json, model.safetensors and tokenizer.json; the model then holds the stored weights.
 
-    Raises ExportError where these give another sentiment or action to more than 3 % of the texts.
+    Raises ExportError where these give another class to more than 3 % of the texts.
     """
     from safetensors.torch import load_file, save_file
 
@@ -94,19 +99,19 @@ def export(
         "pad_id": pad_id,
     }
     before = predict_logits(model, tokenizer, check_texts, **how)
-    save_file(stored_tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(stored_tensors(model, heads), folder / "model.safetensors", metadata={"format": "pt"})
     state = loaded_tensors(load_file(folder / "model.safetensors"))
     missing = [key for key in model.load_state_dict(state, strict=False).missing_keys if ".aux_" not in key]
     if missing:
         raise ExportError(f"the checkpoint lacks {', '.join(missing)}")
     after = predict_logits(model, tokenizer, check_texts, **how)
-    for head in ("head_senti", "head_act"):
+    for head in (head for head in heads if head not in ("head_emo", "head_reg")):
         changed = int(np.sum(before[head].argmax(1) != after[head].argmax(1)))
         if changed > max(1, MAX_CHANGED * len(check_texts)):
             raise ExportError(f"8-bit weights change {changed} of {len(check_texts)} answers of {head}")
     config = model.bert.config.to_dict()
     kept = {key: value for key, value in config.items() if not key.startswith("_")}
-    kept |= {"architectures": ["BertModel"], "kbert": dict(kbert)}
+    kept |= {"architectures": [architecture], "kbert": dict(kbert)}
     text = json.dumps(kept, ensure_ascii=False, indent=2, sort_keys=True)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     # Compact: the indented form is twice the size.

@@ -1,0 +1,133 @@
+"""Months, sums and the index that is made of them."""
+
+import csv
+import math
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+from pyarrow import parquet
+
+from tests.fake_traffic import signal
+from worker.errors import ConfigurationError
+from worker.narrative.export import check_suffix, write
+from worker.narrative.index import NoArticlesError, monthly_index, wilson
+from worker.narrative.months import parse_month
+from worker.narrative.sums import Accumulator, RejectedSignalError, Sums, contribution
+
+
+@pytest.mark.parametrize(
+    ("time", "month"),
+    [
+        ("2015-01-31T14:59:59Z", "2015-01"),
+        ("2015-01-31T15:00:00Z", "2015-02"),  # midnight in Seoul
+        ("2015-02-01T00:30:00+09:00", "2015-02"),
+        ("2015-12-31T23:00:00Z", "2016-01"),
+    ],
+)
+def test_a_month_is_one_of_seoul(time: str, month: str) -> None:
+    assert contribution(signal(1, time)).month == month
+
+
+def test_what_is_no_signal_is_rejected_with_the_field() -> None:
+    with pytest.raises(RejectedSignalError, match="label"):
+        contribution(signal(1, "2015-01-01T00:00:00Z", label=2))
+
+
+def test_an_id_counts_once_and_the_order_plays_no_role() -> None:
+    signals = [
+        signal(n, f"2020-0{1 + n % 3}-10T00:00:00Z", n % 2, (n % 10) / 9.7, source=f"s{n % 4}")
+        for n in range(200)
+    ]
+    forwards, backwards = Accumulator(), Accumulator()
+    for one in [*signals, *signals[:50]]:
+        forwards.add(contribution(one))
+    for one in reversed(signals):
+        backwards.add(contribution(one))
+    assert forwards.repeats == 50
+    assert monthly_index(forwards.sums()) == monthly_index(backwards.sums())
+    assert sum(row.articles for row in monthly_index(forwards.sums())) == 200
+
+
+def test_wilson_agrees_with_a_textbook() -> None:
+    # Newcombe (1998), Statistics in Medicine 17, table I, method 3: 81/263, 15/148, 0/20, 1/29.
+    for count, trials, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        found = wilson(count / trials, trials)
+        assert found == pytest.approx((low, high), abs=5e-5)
+
+
+def test_empty_months_are_explicit() -> None:
+    sums = {"2020-01": {"a": Sums(4, 1, 1_000)}, "2020-04": {"a": Sums(2, 2, 1_900)}}
+    rows = monthly_index(sums, "2019-12", "2020-05")
+    assert [row.month for row in rows] == ["2019-12", "2020-01", "2020-02", "2020-03", "2020-04", "2020-05"]
+    assert [row.share for row in rows] == [None, 0.25, None, None, 1.0, None]
+    assert [row.articles for row in rows] == [0, 4, 0, 0, 2, 0]
+    assert rows[1].mean_probability == 0.25
+    assert rows[4].mean_probability == 0.95
+
+
+def test_nothing_counted_needs_months_to_be_named() -> None:
+    with pytest.raises(NoArticlesError, match="--from"):
+        monthly_index({})
+    assert [row.articles for row in monthly_index({}, "2020-01", "2020-03")] == [0, 0, 0]
+    with pytest.raises(NoArticlesError, match="no month"):
+        monthly_index({"2020-01": {"a": Sums(1, 0, 0)}}, "2021-01")
+
+
+def test_weights_move_share_and_interval_but_not_the_counts() -> None:
+    sums = {"2020-01": {"a": Sums(10, 10, 10_000), "b": Sums(30, 0, 0)}}
+    (even,) = monthly_index(sums)
+    (weighted,) = monthly_index(sums, weights={"a": 3.0})
+    (without,) = monthly_index(sums, weights={"a": 0.0})
+    assert even.share == 0.25
+    assert weighted.share == 0.5
+    assert (weighted.articles, weighted.negatives) == (40, 10)
+    # Kish: (3·10 + 30)² / (9·10 + 30) = 30 articles of equal weight.
+    assert (weighted.share_low, weighted.share_high) == wilson(0.5, 30)
+    assert without.share == 0.0
+
+
+def test_standardised_uses_the_past_only() -> None:
+    shares = [3, 5, 4, 6, 2, 7, 5, 4, 3, 6, 5, 4, 8, 1]
+    sums = {f"20{10 + n // 12}-{n % 12 + 1:02d}": {"a": Sums(10, s, 0)} for n, s in enumerate(shares)}
+    rows = monthly_index(sums, standardise=True)
+    assert [row.standardised for row in rows[:12]] == [None] * 12
+    past = [share / 10 for share in shares[:12]]
+    assert rows[12].standardised == pytest.approx((0.8 - mean(past)) / stdev(past))
+    changed = {**sums, rows[13].month: {"a": Sums(10, 10, 0)}}
+    assert monthly_index(changed, standardise=True)[12] == rows[12]
+    # A month's value does not depend on where the table begins.
+    assert monthly_index(sums, rows[12].month, standardise=True)[0] == rows[12]
+
+
+def test_a_constant_past_gives_no_standardised_value() -> None:
+    sums = {f"2020-{n:02d}": {"a": Sums(10, 5, 0)} for n in range(1, 13)} | {"2021-01": {"a": Sums(10, 9, 0)}}
+    assert monthly_index(sums, standardise=True)[-1].standardised is None
+
+
+def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
+    sums = {"2020-01": {"a": Sums(4, 1, 1_000)}, "2020-03": {"a": Sums(2, 2, 1_900)}}
+    rows = monthly_index(sums)
+    write(rows, tmp_path / "index.csv")
+    write(rows, tmp_path / "index.parquet")
+    with (tmp_path / "index.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    stored = parquet.read_table(tmp_path / "index.parquet").to_pylist()
+    assert [line["month"] for line in lines] == [row["month"] for row in stored]
+    for line, row, original in zip(lines, stored, rows, strict=True):
+        assert row["share"] == original.share
+        assert (float(line["share"]) if line["share"] else None) == original.share
+        assert math.isclose(row["share_high"] or 0.0, float(line["share_high"] or 0.0))
+    with pytest.raises(ConfigurationError, match=r"\.csv nor in \.parquet"):
+        check_suffix(tmp_path / "index.xlsx")
+
+
+@pytest.mark.parametrize("text", ["2015", "2015-13", "15-01", "2015-1", "2015-01-01"])
+def test_what_is_no_month_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="no month"):
+        parse_month(text)

@@ -1,0 +1,221 @@
+"""The regression against statsmodels by hand, against Stata, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from statsmodels.datasets import macrodata
+from statsmodels.stats.diagnostic import acorr_breusch_godfrey
+from statsmodels.stats.outliers_influence import variance_inflation_factor
+from statsmodels.tsa.stattools import adfuller
+
+from tests.simulated_series import autoregressive, coverage, series
+from worker.errors import ConfigurationError
+from worker.narrative.chart import regression_charts
+from worker.narrative.index import monthly_index
+from worker.narrative.regression import Regression, newey_west_lags, regress
+from worker.narrative.report import latex, text
+from worker.narrative.series import SeriesError, common_months, read_series, shifted
+from worker.narrative.sums import Sums
+
+
+def _simulated(months: int = 120, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    index = autoregressive(rng, months, 0.5)
+    other = autoregressive(rng, months, 0.3)
+    return 1.0 + 0.8 * index - 0.4 * other + autoregressive(rng, months, 0.6), index, other
+
+
+def test_everything_equals_statsmodels_called_by_hand() -> None:
+    y, index, other = _simulated()
+    fitted = regress(
+        series(y),
+        series(index),
+        dependent="accidents",
+        index_name="share",
+        lags=[1, 0, -1],
+        others={"rain": series(other)},
+        month_dummies=True,
+        trend=True,
+    )
+    # By hand: a lead at the end and a lag at the start cost a month each; 2015-02 is month 2.
+    rows = range(1, 119)
+    months = [t % 12 + 1 for t in rows]
+    design = np.column_stack(
+        [
+            np.ones(118),
+            [index[t + 1] for t in rows],
+            [index[t] for t in rows],
+            [index[t - 1] for t in rows],
+            [other[t] for t in rows],
+            np.arange(118),
+            *([float(m == month) for m in months] for month in range(2, 13)),
+        ]
+    )
+    assert fitted.maxlags == 4
+    by_hand = sm.OLS(y[1:119], design).fit(
+        cov_type="HAC", cov_kwds={"maxlags": 4, "use_correction": True}, use_t=True
+    )
+    names = ["const", "share(t+1)", "share", "share(t-1)", "rain", "trend"]
+    assert list(fitted.terms)[:6] == names
+    terms = list(fitted.terms.values())
+    np.testing.assert_allclose([t.coefficient for t in terms], by_hand.params, rtol=1e-9)
+    np.testing.assert_allclose([t.error for t in terms], by_hand.bse, rtol=1e-9)
+    np.testing.assert_allclose([t.p for t in terms], by_hand.pvalues, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose([[t.low, t.high] for t in terms], by_hand.conf_int(), rtol=1e-7)
+    assert fitted.months[0] == "2015-02"
+    assert fitted.degrees_of_freedom == by_hand.df_resid
+    plain = sm.OLS(y[1:119], design).fit()
+    np.testing.assert_allclose(list(fitted.plain_errors.values()), plain.bse, rtol=1e-9)
+    tests = fitted.diagnostics
+    lm, p, *_ = acorr_breusch_godfrey(plain, nlags=tests.breusch_godfrey_lags, result_object=False)
+    assert (tests.breusch_godfrey, tests.breusch_godfrey_p) == pytest.approx((lm, p))
+    np.testing.assert_allclose(
+        list(tests.variance_inflation.values()),
+        [variance_inflation_factor(design, i) for i in range(1, design.shape[1])],
+        rtol=1e-6,
+    )
+    statistic, p, *_ = adfuller(y[1:119], autolag="AIC", result_object=False)
+    assert tests.unit_roots["accidents"].statistic == pytest.approx(statistic)
+    assert tests.unit_roots["accidents"].p == pytest.approx(p)
+
+
+def test_statas_newey_west_errors_are_reproduced() -> None:
+    """Stata: ``newey g_realinv g_realgdp L.realint, lag(4)`` on the macrodata set of statsmodels.
+
+    The figures are those that statsmodels 0.15.0 keeps in
+    statsmodels/regression/tests/results/results_macro_ols_robust.py (results_newey4); the Durbin-Watson
+    statistic is gretl's for the same regression, from test_glsar_gretl.py. Quarters stand here as months.
+    """
+    data = macrodata.load_pandas().data
+    investment = 400 * np.diff(np.log(data["realinv"].to_numpy()))
+    product = 400 * np.diff(np.log(data["realgdp"].to_numpy()))
+    rate = data["realint"].to_numpy()[:-1]
+    fitted = regress(
+        series(investment),
+        series(product),
+        dependent="g_realinv",
+        index_name="g_realgdp",
+        others={"L.realint": series(rate)},
+        maxlags=4,
+    )
+    assert (fitted.observations, fitted.degrees_of_freedom) == (202, 199)
+    stata = {
+        "g_realgdp": (4.3742216647032, 0.33125644884286, 13.204940401864, 3.7209983425819, 5.0274449868245),
+        "L.realint": (
+            -0.61399696947899,
+            0.29582347593197,
+            -2.0755518727668,
+            -1.1973480087863,
+            -0.03064593017165,
+        ),
+        "const": (-9.4816727746549, 1.1859338087713, -7.9951112823729, -11.820282709911, -7.1430628393989),
+    }
+    for name, figures in stata.items():
+        term = fitted.terms[name]
+        assert (term.coefficient, term.error, term.t, term.low, term.high) == pytest.approx(figures, rel=1e-8)
+    assert fitted.terms["L.realint"].p == pytest.approx(0.03922090940364, rel=1e-8)
+    assert fitted.r_squared == pytest.approx(0.6769775594319388)
+    assert fitted.diagnostics.durbin_watson == pytest.approx(2.213805, abs=5e-7)
+
+
+def test_the_newey_west_rule() -> None:
+    assert [newey_west_lags(months) for months in (50, 100, 120, 202, 400)] == [3, 4, 4, 4, 5]
+
+
+def test_a_small_cut_of_the_simulation() -> None:
+    found = coverage(60, seed=2)
+    assert found.hac >= 0.88  # 60 series: 95 % within some six points
+    assert found.plain < found.hac
+
+
+def test_a_lag_is_the_index_before_and_a_lead_after() -> None:
+    index = {"2020-01": 1.0, "2020-02": 2.0}
+    assert shifted(index, 1) == {"2020-02": 1.0, "2020-03": 2.0}
+    assert shifted(index, -1) == {"2019-12": 1.0, "2020-01": 2.0}
+
+
+def _refusal(message: str, **changes: object) -> None:
+    y, index, other = _simulated()
+    arguments: dict[str, object] = {"y": series(y), "index": series(index), **changes}
+    if callable(arguments["y"]):
+        arguments["y"] = arguments["y"](y)
+    if callable(arguments["index"]):
+        arguments["index"] = arguments["index"](index)
+    if arguments.pop("twice", False):
+        arguments["others"] = {"other": series(other), "twin": series(2 * other)}
+    with pytest.raises((SeriesError, ConfigurationError), match=message) as refused:
+        regress(**arguments)  # type: ignore[arg-type]
+    assert str(refused.value).count("\n") == 0
+
+
+def test_refusals_are_one_sentence_that_names_what() -> None:
+    _refusal("no month in common", y=lambda y: series(y, start=1950 * 12))
+    _refusal("lacks 1 of the 120 months.*2016-03", index=lambda i: _without(series(i), "2016-03"))
+    _refusal("too few for 2 coefficients", y=lambda y: series(y[:11]))
+    _refusal("index is constant", index=lambda i: series(0 * i + 3))
+    _refusal("y is constant", y=lambda y: series(0 * y))
+    _refusal("twin is a combination", twice=True)
+    _refusal("names no lag", lags=[])
+    _refusal("twice", lags=[1, 1])
+    _refusal("--maxlags 500", maxlags=500)
+    _refusal("no value at all", y={})
+
+
+def _without(values: dict[str, float], month: str) -> dict[str, float]:
+    return {key: value for key, value in values.items() if key != month}
+
+
+def test_files_are_read_or_refused_with_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "y.csv"
+    file.write_text('month,accidents,rain\n2015-01,"1,200",3\n2015-02-28,1300,\n', encoding="utf-8")
+    assert read_series(file) == {
+        "accidents": {"2015-01": 1200.0, "2015-02": 1300.0},
+        "rain": {"2015-01": 3.0},
+    }
+    for content, message in (
+        ("month,a\n2015-01,1\n2015-01,2\n", ":3 repeats the month 2015-01"),
+        ("month,a\n2015-01,x\n", ":2 has 'x'"),
+        ("month,a\n2015-01,nan\n", ":2 has 'nan'"),
+        ("month,a\nJanuary,1\n", "no month"),
+        ("year,a\n2015,1\n", "no column month"),
+    ):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises((SeriesError, ConfigurationError), match=message):
+            read_series(file)
+    file.write_text("month,a\n2015-01,1\n", encoding="utf-8")
+    with pytest.raises(SeriesError, match="no column b: it has a"):
+        read_series(file, "b")
+    with pytest.raises(SeriesError, match="lacks 1 of the 3"):
+        common_months(
+            {"a": {"2015-01": 1.0, "2015-03": 1.0}, "b": dict.fromkeys(("2015-01", "2015-03"), 1.0)}
+        )
+
+
+def _fitted() -> Regression:
+    y, index, _ = _simulated()
+    return regress(series(y), series(index), dependent="accidents_n", index_name="index_share", lags=[0, 1])
+
+
+def test_text_latex_and_json_hold_the_same_figures() -> None:
+    fitted = _fitted()
+    page, table = text(fitted), latex(fitted)
+    term = fitted.terms["index_share(t-1)"]
+    assert f"{term.error:.5g}" in page
+    assert "maxlags 4 (Newey-West rule" in page
+    assert "1.3 sqrt(T)" in page
+    assert f"({term.error:.4g})" in table
+    assert r"accidents\_n" in table
+    assert table.count(r"\begin") == table.count(r"\end") == 1
+    plain = json.loads(json.dumps(fitted.to_dict()))
+    assert plain["terms"]["index_share(t-1)"]["error"] == term.error
+    assert {line["maxlags"] for line in plain["sensitivity"]} == {0, 4, 6, 12, 15}
+
+
+def test_charts_are_drawn(tmp_path: Path) -> None:
+    rows = monthly_index({"2020-01": {"a": Sums(9, 3, 3_000)}, "2020-04": {"a": Sums(5, 1, 900)}})
+    paths = regression_charts(_fitted(), rows, tmp_path)
+    assert [path.name for path in paths] == ["index.png", "fit.png", "maxlags.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)

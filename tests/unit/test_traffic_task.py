@@ -1,0 +1,98 @@
+"""What the traffic head reads, and what comes out."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from schemas.messages import RawMessage
+from schemas.signals import ModelInfo, TrafficSignal
+from tests.checkpoints import unigram_tokenizer, wordpiece_tokenizer
+from tests.fake_traffic import FakeTrafficModel, articles
+from worker.commands.classify import classify_stream
+from worker.inference.tokenising import Tokeniser
+from worker.narrative.build import build_from_articles, build_from_signals
+from worker.narrative.index import monthly_index
+from worker.settings import Settings, load_settings
+from worker.sink.topics import topic_names
+from worker.tasks import TrafficTask
+
+TASK = TrafficTask(ModelInfo(name="m", revision="0"), "[SEP]")
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"title": "제목", "body": "본문"}, "제목 [SEP] 본문"),
+        ({"title": "제목"}, "제목"),
+        ({"title": "제목", "body": "  "}, "제목"),
+        ({"body": "본문"}, "본문"),
+        ({"text": "한 줄"}, "한 줄"),
+        ({"text": "한 줄", "body": "본문"}, "한 줄 [SEP] 본문"),
+    ],
+)
+def test_title_and_body_are_joined_by_the_separator(message: dict[str, str], text: str) -> None:
+    assert TASK.text(RawMessage(**message)) == text
+
+
+@pytest.mark.parametrize("make", [wordpiece_tokenizer, unigram_tokenizer])
+def test_the_separator_is_the_special_token_of_the_tokeniser(make: Callable[[], Tokenizer]) -> None:
+    raw = make()
+    tokeniser = Tokeniser(raw, max_length=64)
+    (ids,) = tokeniser.encode([f"비트 {tokeniser.separator} 이더"])
+    separator = raw.token_to_id(tokeniser.separator)
+    assert list(ids.ids).count(separator) == 2  # between the two, and at the end
+    assert ids.ids[-1] == separator
+
+
+def _settings() -> Settings:
+    return load_settings(_env_file=None)
+
+
+def test_classify_gives_label_name_and_probability() -> None:
+    article = b'{"id": "7", "title": "a", "body": "b", "published_at": "2020-01-31T20:00:00Z"}'
+    lines = article + b'\nplain title\n{"x": 1}\n'
+    out = io.BytesIO()
+    model = FakeTrafficModel()
+    assert classify_stream(model, TASK, _settings(), io.BytesIO(lines), out) == (3, 1)  # type: ignore[arg-type]
+    first, second, third = (json.loads(line) for line in out.getvalue().splitlines())
+    signal = TrafficSignal.model_validate(first)
+    assert (signal.id, signal.label_name) == ("7", ("non-negative", "negative narrative")[signal.label])
+    assert set(first) == set(TrafficSignal.model_fields)
+    assert second["id"] == "line-2"
+    assert "error" in third
+
+
+def test_the_settings_of_a_pipeline() -> None:
+    settings = load_settings(_env_file=None, pipelines=["crypto", "traffic"], traffic={"model": {"ref": "t"}})
+    traffic = settings.of("traffic")
+    assert (traffic.topics.raw, traffic.topics.signals) == ("raw.traffic", "signals.traffic")
+    assert traffic.source.group_id != settings.source.group_id
+    assert (traffic.model.ref, settings.of("crypto").model.ref) == ("t", None)
+    assert settings.with_model("traffic", "u").of("traffic").model.ref == "u"
+    assert set(topic_names(settings).values()) == {
+        "raw.crypto",
+        "signals.crypto",
+        "raw.traffic",
+        "signals.traffic",
+        "dead-letter",
+    }
+
+
+def test_a_file_of_articles_and_its_signals_give_one_index(tmp_path: Path) -> None:
+    rows = articles(300)
+    file = tmp_path / "articles.jsonl"
+    broken = ["{", json.dumps({"id": "late", "title": "no time"}), json.dumps(rows[3])]
+    file.write_text("\n".join([*(json.dumps(row) for row in rows), *broken]), encoding="utf-8")
+    built = build_from_articles([file], FakeTrafficModel(), TASK, max_bytes=100_000, max_future=60)
+    assert (built.lines, len(built.rejected), built.accumulator.repeats) == (303, 2, 1)
+    assert [place for place, _ in built.rejected] == ["articles.jsonl:301", "articles.jsonl:302"]
+    out = io.BytesIO()
+    classify_stream(FakeTrafficModel(), TASK, _settings(), io.BytesIO(file.read_bytes()), out)  # type: ignore[arg-type]
+    signals = tmp_path / "signals.jsonl"
+    signals.write_bytes(b"\n".join(line for line in out.getvalue().splitlines() if b'"late"' not in line))
+    again = build_from_signals([signals])
+    assert monthly_index(again.accumulator.sums()) == monthly_index(built.accumulator.sums())

@@ -1,0 +1,173 @@
+"""The traffic model: splits, views, briefs, and a whole run on toys."""
+
+import hashlib
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.unit.training_toys import FILLERS, WORDS, write_base
+from worker.inference.load import load_model
+from worker.training.article_briefs import brief, fill
+from worker.training.article_views import cut, polite, sentences, view
+from worker.training.articles import PACKAGED_ARTICLES, Article, load_articles, split_articles
+from worker.training.datasets import DatasetError
+from worker.training.splits import near_duplicate_groups
+from worker.training.traffic import TrafficTrainConfig, train_traffic
+from worker.training.traffic_evaluate import evaluate_traffic, table
+
+
+def _toys(count: int) -> list[Article]:
+    rng = random.Random(5)
+    words = {0: WORDS["buy"], 1: WORDS["avoid"]}
+    return [
+        Article(
+            title=f"{rng.choice(words[n % 2])} {' '.join(rng.sample(FILLERS, 3))} {n}",
+            body=f"{rng.choice(words[n % 2])} {rng.choice(words[n % 2])} {rng.choice(FILLERS)} {n * 7}",
+            label=1 if n % 2 else 0,
+        )
+        for n in range(count)
+    ]
+
+
+def _write(articles: list[Article], path: Path) -> Path:
+    path.write_text("\n".join(a.model_dump_json() for a in articles), encoding="utf-8")
+    return path
+
+
+def test_the_split_has_equal_shares_of_both_labels_and_no_near_duplicates_across() -> None:
+    articles = load_articles([PACKAGED_ARTICLES])
+    parts = split_articles(articles)
+    everything = [*parts.train, *parts.validation, *parts.test]
+    assert sorted(a.title for a in everything) == sorted(a.title for a in articles)
+    for label in (0, 1):
+        total = sum(a.label == label for a in articles)
+        for part in (parts.validation, parts.test):
+            assert abs(sum(a.label == label for a in part) - 0.1 * total) <= 2
+    groups = near_duplicate_groups([f"{a.title} {a.body}" for a in everything])
+    held = set(groups[len(parts.train) :])
+    assert held.isdisjoint(groups[: len(parts.train)])
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_file() -> None:
+    articles = load_articles([PACKAGED_ARTICLES])
+    shuffled = random.Random(1).sample(articles, len(articles))
+    assert {a.title for a in split_articles(articles).test} == {
+        a.title for a in split_articles(shuffled).test
+    }
+
+
+def test_three_thousand_articles_split_as_published() -> None:
+    digests = [hashlib.sha256(b"%d" % n).digest() for n in range(3_000)]
+    titles = ["".join(chr(0xAC00 + 40 * byte) for byte in digest) for digest in digests]
+    articles = [Article(title=title, label=1 if n % 4 == 0 else 0) for n, title in enumerate(titles)]
+    parts = split_articles(articles)
+    assert [len(p) for p in (parts.train, parts.validation, parts.test)] == [2_400, 300, 300]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("{", ":2: not JSON"), ('{"title": "a", "label": 2}', ":2: label"), ('{"label": 1}', ":2: title")],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"title": "b", "label": 0}\n' + line, encoding="utf-8")
+    with pytest.raises(DatasetError, match=message):
+        load_articles([file])
+
+
+@pytest.mark.parametrize(
+    ("plain", "said"),
+    [
+        ("버스가 넘어져 3명이 다쳤다.", "버스가 넘어져 3명이 다쳤습니다."),
+        ("경찰은 조사한다.", "경찰은 조사합니다."),
+        ("대책이 없다.", "대책이 없습니다."),
+        ("어린이를 태우고 먹는다.", "어린이를 태우고 먹습니다."),
+        ("사고는 예고된 참사이다.", "사고는 예고된 참사입니다."),
+        ("바다. 육지", "바다. 육지"),
+    ],
+)
+def test_broadcast_register(plain: str, said: str) -> None:
+    assert polite(plain) == said
+
+
+def test_views_are_parts_of_the_article() -> None:
+    article = Article(title="제목 하나", body="첫 문장이다. 둘째 문장이다. 셋째 문장이다.", label=1)
+    assert len(sentences(article.body)) == 3
+    rng = random.Random(2)
+    kinds = {(bool(title), bool(body)) for title, body in (cut(article, rng) for _ in range(200))}
+    assert kinds == {(True, True), (True, False), (False, True)}
+    assert all(article.body.startswith(body[:-1]) for _, body in (cut(article, rng) for _ in range(200)))
+    assert all(any(view(article, rng)) for _ in range(300))
+    assert cut(Article(title="제목", label=0), rng) == ("제목", "")
+
+
+def test_briefs_fill_every_slot_and_put_the_right_particle() -> None:
+    rng = random.Random(3)
+    made = [brief(rng) for _ in range(2_000)]
+    assert not any("{" in a.title + a.body for a in made)
+    assert 0.45 < np.mean([a.label for a in made]) < 0.55
+    for _ in range(50):
+        words = fill("{vehicle}가 {target}을 {road}로", rng)
+        assert not any(
+            bad in words for bad in ("버스이 ", "트럭가 ", "가드레일를", "상가을", "터널으로", "고속도로으로")
+        )
+
+
+def _train(tmp_path: Path, **changes: object) -> tuple[Path, Path]:
+    data = _write(_toys(240), tmp_path / "toys.jsonl")
+    settings: dict[str, object] = {
+        "base": write_base(tmp_path / "base"),
+        "out": tmp_path / "out",
+        "data": (data,),
+        "max_length": 64,
+        "epochs": 8,
+        "rate": 5e-3,
+        "threads": 1,
+        **changes,
+    }
+    return train_traffic(TrafficTrainConfig(**settings)), data  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_run_ends_in_a_checkpoint_that_the_worker_loads(tmp_path: Path, pooling: str) -> None:
+    folder, data = _train(tmp_path, pooling=pooling)
+    assert (tmp_path / "out" / "traffic.csv").read_text("utf-8").count("\n") == 9
+    assert (tmp_path / "out" / "traffic.png").is_file()
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    report = evaluate_traffic(str(folder), [data], baseline=True, part="test")
+    found = report.tables["article"]
+    assert found.accuracy >= 0.9
+    assert report.articles == 24
+    assert "negative narrative" in report.text()
+    assert set(report.to_dict()["baseline"]) == {"article", "headline", "body"}
+    # Taken over as the start of another run, with views and briefs: the layout goes round.
+    again, _ = _train(
+        tmp_path, out=tmp_path / "again", init=folder, pooling=pooling, views=1, briefs=8, epochs=2, rate=5e-4
+    )
+    assert (
+        load_model(str(again), head_set="traffic", precision="fp32", threads=1).tokeniser.separator == "</s>"
+    )
+
+
+def test_the_table_is_that_of_a_classification_report() -> None:
+    from sklearn.metrics import classification_report
+
+    rng = np.random.default_rng(1)
+    truth, negative = rng.integers(0, 2, 200), rng.random(200)
+    found = table(truth, np.column_stack([1 - negative, negative]))
+    expected = classification_report(truth, negative >= 0.5, output_dict=True)
+    for ours, theirs in (
+        ("non-negative", "0"),
+        ("negative narrative", "1"),
+        ("macro avg", "macro avg"),
+        ("weighted avg", "weighted avg"),
+    ):
+        line = found.lines[ours]
+        assert (line.precision, line.recall, line.f1) == pytest.approx(
+            (expected[theirs]["precision"], expected[theirs]["recall"], expected[theirs]["f1-score"])
+        )
+    assert found.accuracy == pytest.approx(expected["accuracy"])

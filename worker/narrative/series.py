@@ -1,0 +1,132 @@
+"""Monthly series from files, put on one regular grid."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Final
+
+from worker.errors import KbertError
+from worker.narrative.index import IndexRow
+from worker.narrative.months import name, number, parse_month
+
+Series = dict[str, float]
+"""Month -> value; a month without a value is absent."""
+
+MONTH_COLUMNS: Final = ("month", "date", "period")
+
+
+class SeriesError(KbertError):
+    """A series cannot be used; one sentence says which and why."""
+
+
+def read_series(path: Path, column: str | None = None) -> dict[str, Series]:
+    """The numeric columns of a CSV file, or the one that is asked for.
+
+    The file has a column ``month`` (or ``date``, ``period``) of 2015-01 or 2015-01-31, one row a month.
+    Empty cells are months without a value.
+
+    Raises:
+        SeriesError: the file is not like that; names the line.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            names = list(reader.fieldnames or [])
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SeriesError(f"{path} cannot be read: {error}.") from error
+    time = next((n for n in names if n.lower() in MONTH_COLUMNS), None)
+    if time is None:
+        raise SeriesError(f"{path} has no column month: its columns are {', '.join(names) or 'none'}.")
+    values = [n for n in names if n != time]
+    if column is not None:
+        if column not in values:
+            raise SeriesError(f"{path} has no column {column}: it has {', '.join(values) or 'no other'}.")
+        values = [column]
+    result: dict[str, Series] = {value: {} for value in values}
+    seen: set[str] = set()
+    for line, row in rows:
+        month = parse_month((row[time] or "").strip()[:7])
+        if month in seen:
+            raise SeriesError(f"{path}:{line} repeats the month {month}: give one row a month.")
+        seen.add(month)
+        for value in values:
+            cell = (row[value] or "").strip()
+            if cell:
+                result[value][month] = _number(cell, path, line, value)
+    return result
+
+
+def read_index(path: Path) -> list[IndexRow]:
+    """The rows of a CSV that `kbert narrative index --out` wrote; none where it holds other columns."""
+    columns = read_series(path)
+    if not {"articles", "negatives", "share", "share_low", "share_high"} <= columns.keys():
+        return []
+    months = sorted(columns["articles"])
+
+    def value(column: str, month: str) -> float | None:
+        return columns.get(column, {}).get(month)
+
+    return [
+        IndexRow(
+            month,
+            int(columns["articles"][month]),
+            int(columns["negatives"][month]),
+            value("share", month),
+            value("share_low", month),
+            value("share_high", month),
+            value("mean_probability", month),
+            value("standardised", month),
+        )
+        for month in months
+    ]
+
+
+def index_series(rows: Sequence[IndexRow], column: str) -> Series:
+    """One column of the index; months where it is not defined are absent."""
+    known = [field.name for field in fields(IndexRow) if field.name != "month"]
+    if column not in known:
+        raise SeriesError(f"The index has no column {column}: it has {', '.join(known)}.")
+    return {row.month: float(value) for row in rows if (value := getattr(row, column)) is not None}
+
+
+def shifted(series: Series, lag: int) -> Series:
+    """The series ``lag`` months before each month; negative: after it."""
+    return {name(number(month) + lag): value for month, value in series.items()}
+
+
+def common_months(series: Mapping[str, Series]) -> list[str]:
+    """The months in which every series has a value: one unbroken run.
+
+    Raises:
+        SeriesError: there is none, or a month within it is missing.
+    """
+    first = max((min(s) for s in series.values() if s), default="")
+    last = min((max(s) for s in series.values() if s), default="")
+    empty = [key for key, s in series.items() if not s]
+    if empty:
+        raise SeriesError(f"The series {empty[0]} has no value at all.")
+    if first > last:
+        spans = "; ".join(f"{key} {min(s)} to {max(s)}" for key, s in series.items())
+        raise SeriesError(f"The series have no month in common: {spans}.")
+    months = [name(n) for n in range(number(first), number(last) + 1)]
+    for key, values in series.items():
+        missing = [month for month in months if month not in values]
+        if missing:
+            raise SeriesError(
+                f"The series {key} lacks {len(missing)} of the {len(months)} months from {first} to {last} "
+                f"(the first is {missing[0]}): lags need a grid without holes, so fill or cut it."
+            )
+    return months
+
+
+def _number(cell: str, path: Path, line: int, column: str) -> float:
+    try:
+        value = float(cell.replace(",", ""))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise SeriesError(f"{path}:{line} has {cell!r} in the column {column}, which is no number.")
+    return value

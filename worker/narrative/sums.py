@@ -1,0 +1,90 @@
+"""What a signal adds to its month: integers, so that the order of adding plays no role."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from schemas.signals import TrafficSignal
+from worker.narrative.months import month_of
+
+PROBABILITY_UNITS: Final = 1_000
+"""Probabilities are summed as thousandths."""
+
+
+class RejectedSignalError(ValueError):
+    """Not a traffic signal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Articles, those with label 1, and the probabilities of label 1 in thousandths."""
+
+    articles: int = 0
+    negatives: int = 0
+    probability: int = 0
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(
+            self.articles + other.articles,
+            self.negatives + other.negatives,
+            self.probability + other.probability,
+        )
+
+
+MonthlySums = Mapping[str, Mapping[str, Sums]]
+"""Month -> source -> sums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One signal's part of the index."""
+
+    month: str
+    source: str
+    sums: Sums
+    id_hash: int
+
+
+def contribution(signal: Mapping[str, Any]) -> Contribution:
+    """What one signal adds.
+
+    Raises:
+        RejectedSignalError: a field is missing or wrong; the message names it.
+    """
+    try:
+        read = TrafficSignal.model_validate(signal)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RejectedSignalError(f"{where}: {first['msg']}") from None
+    return Contribution(
+        month_of(read.published_at),
+        read.source,
+        Sums(1, read.label, round(read.probability * PROBABILITY_UNITS)),
+        int.from_bytes(hashlib.blake2b(read.id.encode(), digest_size=8).digest(), "big"),
+    )
+
+
+class Accumulator:
+    """The sums of signals in memory; each id counts once."""
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[str, defaultdict[str, Sums]] = defaultdict(lambda: defaultdict(Sums))
+        self._seen: set[int] = set()
+        self.repeats = 0
+
+    def add(self, one: Contribution) -> None:
+        """Add a signal, unless its id was there before."""
+        if one.id_hash in self._seen:
+            self.repeats += 1
+            return
+        self._seen.add(one.id_hash)
+        self._sums[one.month][one.source] += one.sums
+
+    def sums(self) -> MonthlySums:
+        """What has been added up."""
+        return {month: dict(sources) for month, sources in self._sums.items()}

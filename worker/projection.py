@@ -1,0 +1,190 @@
+"""What the wiring of signals into Redis shares: a follower, a projector, and what binds them.
+
+One reader a partition, strictly in order. The offset is committed after Redis has the
+signals, but what decides is the fence in Redis: whatever is read again changes nothing.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import orjson
+import structlog
+
+from worker.aggregates.project import DataLostError
+from worker.aggregates.store import RedisStore
+from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
+from worker.source.follower import Partition, SignalFollower, SignalRecord
+from worker.telemetry import metrics
+
+log = structlog.get_logger(__name__)
+
+_COMMIT_SECONDS = 1.0
+_STOP_SECONDS = 5.0
+
+
+class Outcome(Protocol):
+    """What became of a batch."""
+
+    @property
+    def records(self) -> int:
+        """How many it held."""
+        ...
+
+    @property
+    def repeats(self) -> int:
+        """Those whose id stood on the partition before."""
+        ...
+
+    @property
+    def rejected(self) -> list[tuple[Partition, int, str]]:
+        """Partition, offset and reason of what is no signal."""
+        ...
+
+
+class Projector(Protocol):
+    """Applies signals to Redis, each once: `Aggregator`, `NarrativeProjector`."""
+
+    async def check(self) -> None:
+        """Raise where Redis does not answer or refuses."""
+        ...
+
+    async def assign(
+        self,
+        committed: Mapping[Partition, int | None],
+        margin: int,
+        ends: Mapping[Partition, int] | None,
+    ) -> dict[Partition, int]:
+        """Where to start reading each partition."""
+        ...
+
+    def revoke(self, partitions: Collection[Partition]) -> None:
+        """Forget partitions."""
+        ...
+
+    async def apply(self, batch: Mapping[Partition, Sequence[tuple[int, Mapping[str, Any]]]]) -> Outcome:
+        """Apply records in offset order, or raise DataLostError."""
+        ...
+
+
+class Projection:
+    """Follows a signals topic and applies every batch to Redis; an async context manager.
+
+    Args:
+        name: of the log events.
+        topic: the signals topic.
+        group: consumer group, margin and poll size.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        topic: str,
+        kafka: KafkaSettings,
+        group: AggregateSettings | NarrativeSettings,
+        store: RedisStore,
+        projector: Projector,
+    ) -> None:
+        self._name = name
+        self._store = store
+        self._projector = projector
+        self._margin = group.margin
+        self._follower = SignalFollower(
+            topic,
+            kafka,
+            group,
+            on_assigned=self._start_offsets,
+            # The embedded broker answers ends that are too low: any restart would look like a new topic.
+            ends_are_exact=kafka.idempotent_producer,
+            on_revoked=projector.revoke,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Connect to both.
+
+        Raises:
+            ConnectionFailedError: Kafka or Redis does not answer.
+        """
+        try:
+            await self._projector.check()
+            await self._follower.start()
+        except BaseException:
+            await self._store.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._follower.stop()
+        finally:
+            await self._store.aclose()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Apply signals until ``stop`` is set."""
+        log.info(f"{self._name}.ready", redis=self._store.address)
+        following = asyncio.create_task(self._follow(stop))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            # A batch waits for Redis as long as it takes; a shutdown does not, since the fences tell.
+            await asyncio.wait({following}, timeout=_STOP_SECONDS)
+        finally:
+            stopping.cancel()
+            if following.cancel():
+                log.warning(f"{self._name}.batch_abandoned")
+            await asyncio.wait({following})
+        if not following.cancelled():
+            following.result()
+        log.info(f"{self._name}.stopped")
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        commit_at = loop.time() + _COMMIT_SECONDS
+        while not stop.is_set():
+            polled = await self._follower.poll()
+            if polled:
+                await self._apply(polled)
+            if loop.time() >= commit_at:
+                await self._follower.commit()
+                commit_at = loop.time() + _COMMIT_SECONDS
+
+    async def _apply(self, polled: dict[Partition, list[SignalRecord]]) -> None:
+        batch = {partition: [_parsed(record) for record in records] for partition, records in polled.items()}
+        try:
+            applied = await self._projector.apply(batch)
+        except DataLostError as lost:
+            metrics.PROJECTION_REWINDS.labels(self._name).inc()
+            log.warning(f"{self._name}.rewind", reason=str(lost))
+            for partition, offset in lost.rewind.items():
+                start = await self._follower.rewind(partition, offset)
+                if start is not None:
+                    self._follower.applied(partition, start)
+            await self._follower.commit()  # a restart before all is read again must not skip it
+            return
+        for place, offset, reason in applied.rejected:
+            log.warning(f"{self._name}.not_a_signal", place=place, offset=offset, reason=reason)
+        metrics.PROJECTED.labels(self._name).inc(applied.records - applied.repeats - len(applied.rejected))
+        metrics.PROJECTION_REPEATS.labels(self._name).inc(applied.repeats)
+        for partition, records in polled.items():
+            self._follower.applied(partition, records[-1].offset + 1)
+
+    async def _start_offsets(
+        self, committed: dict[Partition, int | None], ends: dict[Partition, int] | None
+    ) -> dict[Partition, int]:
+        return await self._projector.assign(committed, self._margin, ends)
+
+
+def _parsed(record: SignalRecord) -> tuple[int, dict[str, object]]:
+    """What is no JSON object becomes an empty one, which the aggregator rejects with its offset."""
+    try:
+        value = orjson.loads(record.value)
+    except orjson.JSONDecodeError:
+        value = {}
+    return record.offset, value if isinstance(value, dict) else {}
