@@ -76,7 +76,7 @@ def live_routes(hub: Hub) -> APIRouter:
     """``/v1/stream`` and ``/v1/ws``."""
     router = APIRouter(prefix="/v1", tags=["signals"])
 
-    @router.get("/stream", response_class=EventStream, responses=_ANSWERS)
+    @router.get("/stream", response_class=EventStream, status_code=200, responses=_ANSWERS)
     async def stream(wanted: Wanted, kinds: Kinds = []) -> Response:  # noqa: B006
         """Server-sent events: `signal`, `aggregates`, `beat` every 15 s, and `error` as the last one."""
         try:

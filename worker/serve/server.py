@@ -100,7 +100,9 @@ async def serving_state(settings: Settings) -> AsyncIterator[ServeState]:
         )
         async with asyncio.TaskGroup() as feeders:
             tasks = [
-                feeders.create_task(_feed_signals(stream, state, started)),
+                feeders.create_task(
+                    _feed_signals(stream, state, started, max(1, settings.serve.stream_queue // 4))
+                ),
                 feeders.create_task(_feed_changes(aggregates.changes(), state)),
             ]
             try:
@@ -131,9 +133,15 @@ def page_address(settings: ServeSettings, port: int) -> str:
     return f"http://{host}:{port}/"
 
 
-async def _feed_signals(stream: SignalStream, state: ServeState, started: datetime) -> None:
+async def _feed_signals(stream: SignalStream, state: ServeState, started: datetime, turn: int) -> None:
+    # A fetch gives thousands of signals without a pause: readers that were quick enough were cut off
+    # because they never had a turn. So each `turn` signals they get one.
+    count = 0
     async for signal in stream:
         state.signal(signal, live=signal.processed_at >= started)
+        count += 1
+        if count % turn == 0:
+            await asyncio.sleep(0)
 
 
 async def _feed_changes(changes: AsyncGenerator[AggregateChange, None], state: ServeState) -> None:

@@ -76,10 +76,10 @@ export function indexChart(node, series) {
   const reach = Math.min(1, most * 1.15);
   return new Chart(node, {
     height: 270,
-    padding: [6, 0, 0, 0],
+    padding: [6, 4, 0, 0],
     cursor,
     scales: { index: { range: [-reach, reach] }, messages: { range: (self, low, high) => [0, Math.max(1, high) * 3.2] } },
-    axes: axes((value) => signed(value, 1), [{ scale: "messages", side: 1, size: 44, values: (self, splits) => splits.map((value) => (value <= self.scales.messages.max / 3.1 ? count(value) : "")) }]).map((axis, n) => (n === 1 ? { ...axis, scale: "index" } : axis)),
+    axes: axes((value) => signed(value, 2), [{ scale: "messages", side: 1, size: 44, values: (self, splits) => splits.map((value) => (value <= self.scales.messages.max / 3.1 ? count(value) : "")) }]).map((axis, n) => (n === 1 ? { ...axis, scale: "index" } : axis)),
     series: [
       { label: word("time"), value: legendTime },
       { label: word("volume"), scale: "messages", width: 0, fill: css("--bar"), paths: uPlot.paths.bars({ size: [0.8, 40] }), points: { show: false }, value: told((value) => (value === null ? "–" : count(value))) },
@@ -116,7 +116,7 @@ export function stackChart(node, series, group, names) {
   const order = names.map((_, n) => n).reverse();
   return new Chart(node, {
     height: 190,
-    padding: [6, 0, 0, 0],
+    padding: [6, 12, 0, 0],
     cursor,
     scales: { y: { range: [0, 1] } },
     axes: axes((value) => `${Math.round(value * 100)}%`),
@@ -131,7 +131,7 @@ export function scoreChart(node, series) {
   const names = ["certainty", "relevance", "toxicity"];
   return new Chart(node, {
     height: 190,
-    padding: [6, 0, 0, 0],
+    padding: [6, 12, 0, 0],
     cursor,
     scales: { y: { range: [0, 1] } },
     axes: axes((value) => plain(value, 2)),

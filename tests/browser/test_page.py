@@ -1,0 +1,188 @@
+"""The page in a real headless Chromium, over a live server; writes the screenshots of the README."""
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from tests.serving import INJECTION, full_signal, now, send, serve_settings, serving, week_of_signals
+from worker.settings import Settings
+
+SCREENSHOTS = Path(__file__).parents[2] / "worker" / "serve" / "screenshots"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SECONDS = 30_000
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium: install the package `chromium` (apt-get install chromium)"
+)
+
+
+@pytest.fixture
+async def settings(kafka: Any, topics: Any, redis_url: str, redis_prefix: str) -> Settings:
+    return await serve_settings(kafka, topics, redis_url, redis_prefix)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        opened = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield opened
+        await opened.close()
+
+
+@asynccontextmanager
+async def page_of(browser: Browser, *, allowed: str = "(?!)", **options: Any) -> AsyncIterator[Page]:
+    """A page; any console error fails the test, but for those that match ``allowed``."""
+    problems: list[str] = []
+    context = await browser.new_context(**({"viewport": {"width": 1440, "height": 900}} | options))
+    page = await context.new_page()
+    page.set_default_timeout(SECONDS)
+    page.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    yield page
+    await context.close()
+    assert [problem for problem in problems if not re.search(allowed, problem)] == []
+
+
+async def test_board_feed_filter_coin_language_and_injection(settings: Settings, browser: Browser) -> None:
+    await send(settings, *week_of_signals(now(), 6_000))
+    surge = [
+        full_signal(10_000 + n, now() - timedelta(seconds=4 * n), ("PEPE",), sentiment_strength="strong_neg",
+                    action_signal="sell", emotions=["fear"], text="페페 다 던졌다 더 빠질 듯")
+        for n in range(60)
+    ]  # fmt: skip
+    await send(settings, *surge)
+    async with (
+        serving(settings) as address,
+        page_of(browser, locale="ko-KR", color_scheme="dark") as page,
+    ):
+        await page.goto(address)
+        bitcoin = page.locator('tr[data-symbol="BTC"]')
+        await expect(bitcoin).to_contain_text("비트코인", timeout=60_000)
+        await expect(page.locator("#status")).to_have_text("실시간")
+        await expect(page.locator(".alert", has_text="페페").first).to_be_visible(timeout=SECONDS)
+
+        # Live: what is sent now arrives in the feed, as text and nothing else.
+        await send(settings, full_signal(20_000, now(), ("BTC",), text=INJECTION))
+        await expect(page.locator("#feed .message-text", has_text="onerror").first).to_have_text(
+            INJECTION, timeout=SECONDS
+        )
+        assert await page.evaluate("window.pwned") is None
+        assert await page.locator("#feed img, #feed script").count() == 0
+
+        # Filter: only the coin that is asked for.
+        await send(settings, *(full_signal(21_000 + n, now(), ("ETH",), text=f"이더 {n}") for n in range(3)))
+        await page.fill("#filter-coin", "eth")
+        await page.select_option("#filter-action", "buy")
+        await expect(page.locator("#feed .message-text", has_text="이더 2")).to_be_visible(timeout=SECONDS)
+        await expect(page.locator("#feed .message", has_text="BTC")).to_have_count(0)
+        await send(
+            settings,
+            full_signal(22_000, now(), ("BTC",)),
+            full_signal(22_001, now(), ("ETH",), text="새 이더"),
+        )
+        await expect(page.locator("#feed .message-text", has_text="새 이더")).to_be_visible(timeout=SECONDS)
+        await expect(page.locator("#feed .message", has_text="BTC")).to_have_count(0)
+        await page.click("#feed button[type=reset]")
+        await expect(page.locator("#feed .message", has_text="PEPE").first).to_be_visible(timeout=SECONDS)
+
+        await page.fill("#search", "비트")
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        await page.fill("#search", "")
+        await page.screenshot(path=await _ready(page, "board-ko.png"))
+
+        # A coin, by keyboard alone; then another window, another language and light.
+        await bitcoin.locator("a").focus()
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".coin h1")).to_contain_text("비트코인")
+        await expect(page.locator(".coin canvas")).to_have_count(4, timeout=SECONDS)
+        await page.click("#windows label:nth-of-type(5)")
+        await expect(page.locator(".fresh")).to_contain_text("4시간", timeout=SECONDS)
+        await page.click("#language")
+        await expect(page.locator(".coin h1")).to_contain_text("Bitcoin")
+        await expect(page.locator("html")).to_have_attribute("lang", "en")
+        await expect(page.locator(".coin .panel h2").first).to_have_text("Sentiment index and volume")
+        await page.mouse.move(700, 420)
+        await page.set_viewport_size({"width": 1440, "height": 1080})
+        await page.screenshot(path=await _ready(page, "coin-en.png"))
+        await page.click("#theme")
+        await expect(page.locator("html")).to_have_attribute("data-theme", "light")
+        await page.goto(f"{address}/#/coin/XRP")
+        await expect(page.locator(".coin h1")).to_contain_text("XRP", timeout=SECONDS)
+    for name in ("board-ko.png", "coin-en.png"):
+        assert (SCREENSHOTS / name).stat().st_size < 300_000
+
+
+async def _ready(page: Page, name: str) -> Path:
+    """Where a screenshot goes, once two frames have been drawn."""
+    await page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    SCREENSHOTS.mkdir(exist_ok=True)
+    return SCREENSHOTS / name
+
+
+async def test_it_comes_back_by_itself_after_a_restart(settings: Settings, browser: Browser) -> None:
+    # The browser itself reports each refused connection on the console.
+    async with AsyncExitStack() as stack:
+        page = await stack.enter_async_context(
+            page_of(browser, locale="en-US", allowed="Failed to load resource|ERR_")
+        )
+        async with serving(settings) as address:
+            await page.goto(address)
+            await expect(page.locator("#view")).to_contain_text("No signals yet", timeout=SECONDS)
+            await expect(page.locator("#view")).to_contain_text("kbert demo")
+            await expect(page.locator("#status")).to_have_text("Live")
+        await expect(page.locator("#banner")).to_contain_text("kbert serve", timeout=SECONDS)
+        await expect(page.locator("#status")).to_have_text("Disconnected")
+        async with serving(settings):
+            await expect(page.locator("#banner")).to_be_hidden(timeout=SECONDS)
+            await expect(page.locator("#status")).to_have_text("Live")
+            await send(settings, full_signal(1, now(), ("SOL",), text="솔라나 복귀"))
+            await expect(page.locator("#feed")).to_contain_text("솔라나 복귀", timeout=SECONDS)
+            await expect(page.locator('tr[data-symbol="SOL"]')).to_contain_text("Solana", timeout=SECONDS)
+
+
+async def test_a_phone_needs_no_sideways_scrolling(settings: Settings, browser: Browser) -> None:
+    await send(settings, *(full_signal(n, now(), ("BTC",), text="가나다" * 60) for n in range(5)))
+    async with (
+        serving(settings) as address,
+        page_of(browser, locale="ko-KR", viewport={"width": 360, "height": 740}) as page,
+    ):
+        await page.goto(address)
+        await expect(page.locator('tr[data-symbol="BTC"]')).to_be_visible(timeout=60_000)
+        for place in ("#/", "#/coin/BTC"):
+            await page.goto(f"{address}/{place}")
+            await asyncio.gather(
+                expect(page.locator("#feed .message").first).to_be_visible(timeout=SECONDS),
+                expect(page.locator("#view .panel").first).to_be_visible(timeout=SECONDS),
+            )
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+async def test_the_token_is_asked_for_on_the_page(settings: Settings, browser: Browser) -> None:
+    token = "a-token-of-the-tests-0123"
+    serve = settings.serve.model_validate(settings.serve.model_dump() | {"token": token})
+    async with (
+        serving(settings.model_copy(update={"serve": serve})) as address,
+        page_of(browser, locale="en-US", allowed="401") as page,
+    ):
+        await page.goto(address)
+        await page.fill("#token-field", token)
+        await page.click("#token button")
+        await expect(page.locator("#status")).to_have_text("Live", timeout=SECONDS)
+        await expect(page.locator("#token")).to_be_hidden()
