@@ -60,13 +60,16 @@ async def page_of(browser: Browser, *, allowed: str = "(?!)", **options: Any) ->
     assert [problem for problem in problems if not re.search(allowed, problem)] == []
 
 
-async def test_board_feed_filter_coin_language_and_injection(settings: Settings, browser: Browser) -> None:
-    await send(settings, *week_of_signals(now(), 6_000))
+async def test_board_alerts_coin_window_and_language(settings: Settings, browser: Browser) -> None:
+    await send(settings, *week_of_signals(now(), 24_000))
+    texts = ("페페 다 던졌다 더 빠질 듯", "페페 고래 또 매도 떴네 도망쳐", "페페 왜 이럼 손절합니다")
+    fear = {"sentiment_strength": "strong_neg", "action_signal": "sell", "emotions": ["fear"]}
     surge = [
-        full_signal(10_000 + n, now() - timedelta(seconds=4 * n), ("PEPE",), sentiment_strength="strong_neg",
-                    action_signal="sell", emotions=["fear"], text="페페 다 던졌다 더 빠질 듯")
+        full_signal(
+            50_000 + n, now() - timedelta(seconds=50 * (60 - n)), ("PEPE",), text=texts[n % 3], **fear
+        )
         for n in range(60)
-    ]  # fmt: skip
+    ]
     await send(settings, *surge)
     async with (
         serving(settings) as address,
@@ -76,35 +79,12 @@ async def test_board_feed_filter_coin_language_and_injection(settings: Settings,
         bitcoin = page.locator('tr[data-symbol="BTC"]')
         await expect(bitcoin).to_contain_text("비트코인", timeout=60_000)
         await expect(page.locator("#status")).to_have_text("실시간")
-        await expect(page.locator(".alert", has_text="페페").first).to_be_visible(timeout=SECONDS)
-
-        # Live: what is sent now arrives in the feed, as text and nothing else.
-        await send(settings, full_signal(20_000, now(), ("BTC",), text=INJECTION))
-        await expect(page.locator("#feed .message-text", has_text="onerror").first).to_have_text(
-            INJECTION, timeout=SECONDS
-        )
-        assert await page.evaluate("window.pwned") is None
-        assert await page.locator("#feed img, #feed script").count() == 0
-
-        # Filter: only the coin that is asked for.
-        await send(settings, *(full_signal(21_000 + n, now(), ("ETH",), text=f"이더 {n}") for n in range(3)))
-        await page.fill("#filter-coin", "eth")
-        await page.select_option("#filter-action", "buy")
-        await expect(page.locator("#feed .message-text", has_text="이더 2")).to_be_visible(timeout=SECONDS)
-        await expect(page.locator("#feed .message", has_text="BTC")).to_have_count(0)
-        await send(
-            settings,
-            full_signal(22_000, now(), ("BTC",)),
-            full_signal(22_001, now(), ("ETH",), text="새 이더"),
-        )
-        await expect(page.locator("#feed .message-text", has_text="새 이더")).to_be_visible(timeout=SECONDS)
-        await expect(page.locator("#feed .message", has_text="BTC")).to_have_count(0)
-        await page.click("#feed button[type=reset]")
-        await expect(page.locator("#feed .message", has_text="PEPE").first).to_be_visible(timeout=SECONDS)
-
+        await expect(page.locator(".alert", has_text="페페").first).to_be_visible(timeout=60_000)
+        await expect(page.locator("#feed .message").nth(10)).to_be_visible(timeout=SECONDS)
         await page.fill("#search", "비트")
         await expect(page.locator("tbody tr")).to_have_count(1)
         await page.fill("#search", "")
+        await page.locator("#search").blur()
         await page.screenshot(path=await _ready(page, "board-ko.png"))
 
         # A coin, by keyboard alone; then another window, another language and light.
@@ -118,8 +98,8 @@ async def test_board_feed_filter_coin_language_and_injection(settings: Settings,
         await expect(page.locator(".coin h1")).to_contain_text("Bitcoin")
         await expect(page.locator("html")).to_have_attribute("lang", "en")
         await expect(page.locator(".coin .panel h2").first).to_have_text("Sentiment index and volume")
-        await page.mouse.move(700, 420)
         await page.set_viewport_size({"width": 1440, "height": 1080})
+        await page.mouse.move(700, 420)
         await page.screenshot(path=await _ready(page, "coin-en.png"))
         await page.click("#theme")
         await expect(page.locator("html")).to_have_attribute("data-theme", "light")
@@ -127,6 +107,41 @@ async def test_board_feed_filter_coin_language_and_injection(settings: Settings,
         await expect(page.locator(".coin h1")).to_contain_text("XRP", timeout=SECONDS)
     for name in ("board-ko.png", "coin-en.png"):
         assert (SCREENSHOTS / name).stat().st_size < 300_000
+
+
+async def test_the_feed_is_live_and_filtered_and_text_stays_text(
+    settings: Settings, browser: Browser
+) -> None:
+    async with serving(settings) as address, page_of(browser, locale="ko-KR") as page:
+        await page.goto(address)
+        await expect(page.locator("#status")).to_have_text("실시간", timeout=SECONDS)
+        hostile = {"source": INJECTION, "text": INJECTION}
+        await send(settings, full_signal(1, now(), ("BTC", "<b>X</b>"), **hostile))
+        text = page.locator("#feed .message-text").first
+        await expect(text).to_have_text(INJECTION, timeout=SECONDS)
+        await expect(page.locator("#feed .chip").nth(1)).to_have_text("<b>X</b>")
+        await page.goto(f"{address}/#/coin/BTC")
+        await expect(page.locator(".coin .message-text").first).to_have_text(INJECTION, timeout=SECONDS)
+        assert await page.evaluate("window.pwned") is None
+        assert await page.locator("main img, main script, main b b").count() == 0
+
+        await send(settings, *(full_signal(10 + n, now(), ("ETH",), text=f"이더 {n}") for n in range(3)))
+        await page.fill("#filter-coin", "eth")
+        await page.select_option("#filter-action", "buy")
+        await page.fill("#filter-certainty", "0.5")
+        await expect(page.locator("#feed .message")).to_have_count(3, timeout=SECONDS)
+        await send(
+            settings,
+            full_signal(20, now(), ("BTC",)),
+            full_signal(21, now(), ("ETH",), certainty=0.4),
+            full_signal(22, now(), ("ETH",), action_signal="sell"),
+            full_signal(23, now(), ("ETH",), text="새 이더"),
+        )
+        await expect(page.locator("#feed .message")).to_have_count(4, timeout=SECONDS)
+        await expect(page.locator("#feed .message-text").first).to_have_text("새 이더")
+        await page.click("#feed button[type=reset]")
+        await expect(page.locator("#feed .message")).to_have_count(8, timeout=SECONDS)
+        await expect(page.locator("#feed output").first).to_have_text("≥ 0.00")
 
 
 async def _ready(page: Page, name: str) -> Path:

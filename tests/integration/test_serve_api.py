@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from schemas.aggregates import CoinAggregates
@@ -172,16 +173,26 @@ async def test_stream_and_websocket_give_new_signals_that_pass(settings: Setting
         assert [message["data"]["id"] for message in received] == ["message-2", "message-3"]
 
 
-async def _flood(settings: Settings, seconds: float) -> None:
-    """Signals with long texts, until cancelled or late."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    number = 0
-    while asyncio.get_running_loop().time() < deadline:
-        await send(settings, *(full_signal(number + n, now(), text="가" * 6_000) for n in range(100)))
-        number += 100
+@asynccontextmanager
+async def flood(settings: Settings) -> AsyncIterator[None]:
+    """Signals with long texts, until the block ends."""
+    enough = asyncio.Event()
+
+    async def work() -> None:
+        number = 0
+        while not enough.is_set():
+            await send(settings, *(full_signal(number + n, now(), text="가" * 6_000) for n in range(100)))
+            number += 100
+
+    working = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        enough.set()
+        await working
 
 
-def _small_buffer(port: int) -> socket.socket:
+def small_buffer(port: int) -> socket.socket:
     reader = socket.socket()
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     reader.connect(("127.0.0.1", port))
@@ -189,34 +200,37 @@ def _small_buffer(port: int) -> socket.socket:
     return reader
 
 
-async def _reads_nothing(websocket: ClientConnection) -> None:
-    """Stop taking bytes from the network: from here on the server's writes wait."""
-    websocket.transport.pause_reading()
+async def cut(http: httpx.AsyncClient, kind: str) -> float:
+    """How many streams of this kind were cut off for being slow."""
+    text = (await http.get("/metrics")).text
+    found = re.search(rf'kbert_streams_cut_total{{kind="{kind}",reason="slow"}} (\S+)', text)
+    return float(found[1]) if found else 0.0
 
 
-async def test_a_slow_reader_is_cut_off_and_others_are_not(settings: Settings) -> None:
+async def test_a_slow_websocket_is_cut_off_and_others_are_not(settings: Settings) -> None:
     settings = with_serve(settings, stream_queue=20)
     port = settings.serve.port
-    async with serving(settings, "serve") as address, client(address) as http:
-        url = f"ws://127.0.0.1:{port}/v1/ws"
-        async with (
-            connect(url, sock=_small_buffer(port), max_queue=None) as sleeper,
-            connect(url, max_queue=None) as awake,
-            http.stream("GET", "/v1/stream") as stream,
-        ):
-            await _reads_nothing(sleeper)
-            flood = asyncio.create_task(_flood(settings, 60))
-            read = 0
+    url = f"ws://127.0.0.1:{port}/v1/ws"
+    async with (
+        serving(settings, "serve") as address,
+        client(address) as http,
+        connect(url, sock=small_buffer(port), max_queue=None, ping_interval=None) as sleeper,
+        connect(url, max_queue=None) as awake,
+    ):
+        before = await cut(http, "websocket")
+        sleeper.transport.pause_reading()
+        read = 0
 
-            async def read_on() -> None:
-                nonlocal read
-                async for _ in awake:
-                    read += 1
+        async def read_on() -> None:
+            nonlocal read
+            async for _ in awake:
+                read += 1
 
-            reading = asyncio.create_task(read_on())
+        reading = asyncio.create_task(read_on())
+        async with flood(settings):
 
             async def was_cut() -> bool:
-                return 'reason="slow"' in (await http.get("/metrics")).text
+                return await cut(http, "websocket") > before
 
             await eventually(was_cut, timeout=60, what="the slow reader is cut off")
             sleeper.transport.resume_reading()
@@ -226,15 +240,27 @@ async def test_a_slow_reader_is_cut_off_and_others_are_not(settings: Settings) -
                         await sleeper.recv()
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1013
-            assert "slow_reader" in closed.value.rcvd.reason
+            assert closed.value.rcvd.reason.startswith("slow_reader")
             seen = read
-            await eventually(lambda: read > seen, what="the others still receive")
-            # The event stream was not read all that time either: its last event says why it ends.
-            _, error = await next_event(events(stream), lambda kind, _: kind == "error")
+            await eventually(lambda: read > seen, what="the other still receives")
+            assert await cut(http, "websocket") == before + 1
+        reading.cancel()
+
+
+async def test_a_slow_event_stream_is_told_why_it_ends(settings: Settings) -> None:
+    settings = with_serve(settings, stream_queue=20)
+    async with serving(settings, "serve") as address, client(address) as http:
+        before = await cut(http, "sse")
+        async with http.stream("GET", "/v1/stream") as stream:
+            async with flood(settings):
+
+                async def was_cut() -> bool:
+                    return await cut(http, "sse") > before
+
+                await eventually(was_cut, timeout=60, what="the slow reader is cut off")
+                _, error = await next_event(events(stream), lambda kind, _: kind == "error")
             assert error["code"] == 1013
-            flood.cancel()
-            reading.cancel()
-            await asyncio.gather(flood, reading, return_exceptions=True)
+            assert error["reason"].startswith("slow_reader")
 
 
 async def test_a_stopping_server_says_so_and_ends(settings: Settings) -> None:

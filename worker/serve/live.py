@@ -13,7 +13,7 @@ from worker.serve.filters import SignalFilter, signal_filter
 from worker.serve.hub import Ending, Event, EventKind, Hub, Subscription, TooManyStreamsError, pump
 
 _HEARTBEAT: Final = 15.0
-_FAREWELL: Final = 5.0
+_FAREWELL: Final = 10.0
 """Seconds in which a reader that was cut off may take what is on its way, and the reason."""
 
 _BOTH: Final[tuple[EventKind, ...]] = ("signal", "aggregates")

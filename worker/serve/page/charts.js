@@ -117,7 +117,7 @@ export function stackChart(node, series, group, names) {
   return new Chart(node, {
     height: 190,
     padding: [6, 12, 0, 0],
-    cursor,
+    cursor: { ...cursor, points: { show: false } },
     scales: { y: { range: [0, 1] } },
     axes: axes((value) => `${Math.round(value * 100)}%`),
     series: [{ label: word("time"), value: legendTime }, ...order.map((n) => ({

@@ -15,8 +15,8 @@ export class Feed {
     this.coin = h("input", { type: "text", id: "filter-coin", size: 8, autocomplete: "off", spellcheck: false });
     this.sentiment = h("select", { id: "filter-sentiment" });
     this.action = h("select", { id: "filter-action" });
-    this.certainty = h("input", { type: "range", id: "filter-certainty", min: 0, max: 1, step: 0.05, value: 0 });
-    this.relevance = h("input", { type: "range", id: "filter-relevance", min: 0, max: 1, step: 0.05, value: 0 });
+    this.certainty = h("input", { type: "range", id: "filter-certainty", min: 0, max: 1, step: 0.05, defaultValue: 0 });
+    this.relevance = h("input", { type: "range", id: "filter-relevance", min: 0, max: 1, step: 0.05, defaultValue: 0 });
     this.pauseButton = h("button", { type: "button", id: "pause", onclick: () => this.pause(!this.paused) });
     this.resetButton = h("button", { type: "reset" });
     this.title = h("h1");
