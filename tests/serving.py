@@ -22,6 +22,18 @@ from worker.settings import AggregateSettings, RedisSettings, ServeSettings, Set
 
 INJECTION = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script> {{7*7}} 비트코인'
 
+_NAMES = {
+    "BTC": "비트", "ETH": "이더", "XRP": "리플", "SOL": "솔라나", "DOGE": "도지",
+    "ADA": "에이다", "PEPE": "페페", "SUI": "수이", "TRX": "트론",
+}  # fmt: skip
+_SAID: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "strong_pos": (("buy", "buy", "hold"), ("{} 지금이라도 탑승해야됨", "{} 전고점 뚫는다 풀매수")),
+    "weak_pos": (("hold", "buy", "info_only"), ("{} 슬슬 반등 나오는 듯", "{} 존버하면 언젠가 간다")),
+    "neutral": (("ask_info", "info_only", "hold"), ("{} 지금 들어가도 되나요?", "[속보] {} 공청회 내일")),
+    "weak_neg": (("avoid", "hold", "sell"), ("{} 좀 더 빠질 것 같은데", "고래가 또 {} 던지네 조심하세요")),
+    "strong_neg": (("sell", "sell", "avoid"), ("{} 손절했다 진짜 화난다", "{} 끝났다 다 도망쳐")),
+}  # fmt: skip
+
 
 def full_signal(number: int, at: datetime, coins: Sequence[str] = ("BTC",), **fields: Any) -> dict[str, Any]:
     """A whole signal as JSON gives it."""
@@ -55,34 +67,28 @@ def week_of_signals(now: datetime, count: int, seed: int = 5) -> list[dict[str, 
     """A week of chatter about a dozen coins, each with a mood of its own that swings."""
     rng = random.Random(seed)
     coins = ("BTC", "BTC", "BTC", "ETH", "ETH", "XRP", "XRP", "SOL", "DOGE", "ADA", "PEPE", "SUI", "TRX")
-    texts = (
-        "비트 지금이라도 탑승해야됨",
-        "고래가 또 물량 던지네 조심하세요 여러분",
-        "솔라나 지금 들어가도 되나요?",
-        "도지 물렸는데 존버한다",
-        "[속보] 금융위, 가상자산 2단계 입법안 발표",
-        "오늘 저녁 컨퍼런스 기대되네요",
-    )
     signals = []
     for number in range(count):
         at = now - timedelta(days=7.9) * rng.random()
         coin = rng.choice(coins)
         mood = 0.6 * math.sin(at.timestamp() / 30_000 + len(coin) + ord(coin[0]))
         weights = [max(0.03, w) for w in (mood, mood / 2 + 0.2, 0.3, 0.2 - mood / 2, -mood)]
+        sentiment = rng.choices(SENTIMENTS, weights)[0]
+        actions, texts = _SAID[sentiment]
         signals.append(
             full_signal(
                 number,
                 at,
                 (coin,),
                 source=rng.choice(("텔레그램", "게시판", "속보")),
-                sentiment_strength=rng.choices(SENTIMENTS, weights)[0],
-                action_signal=rng.choice(ACTIONS),
+                sentiment_strength=sentiment,
+                action_signal=rng.choice(actions),
                 emotions=rng.sample(EMOTIONS, rng.choice((0, 1, 1, 2))),
                 certainty=round(rng.betavariate(3, 2), 3),
                 relevance=round(rng.betavariate(4, 1.5), 3),
                 toxicity=round(rng.betavariate(1, 5), 3),
                 author_hash=f"{rng.randrange(300):016x}",
-                text=rng.choice(texts),
+                text=rng.choice(texts).format(_NAMES[coin]),
             )
         )
     return sorted(signals, key=lambda signal: str(signal["published_at"]))

@@ -113,7 +113,7 @@ async def test_what_cannot_be_answered_is_said(settings: Settings) -> None:
         refused = await http.get(
             "/v1/coins/BTC/series", params={"window": "1m", "from": (now() - timedelta(days=3)).isoformat()}
         )
-        assert refused.status_code == 422
+        assert refused.status_code == 409
         assert "window of 1h or more" in refused.text
         assert (await http.get("/v1/signals/recent", params={"min_certainty": "nan"})).status_code == 422
         document = (await http.get("/v1/openapi.json")).json()

@@ -1,11 +1,13 @@
 """Routes of coins and recent signals: JSON out of Redis and memory."""
 
-from datetime import datetime
+import re
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
+from pydantic import BeforeValidator
 
 from schemas.aggregates import Series
+from schemas.times import UtcDatetime
 from schemas.windows import MARKET, Window
 from worker.aggregates.series import SeriesError
 from worker.serve.answers import (
@@ -18,10 +20,10 @@ from worker.serve.answers import (
     names,
     sorted_rows,
 )
-from worker.serve.filters import SignalFilter, signal_filter
+from worker.serve.filters import SYMBOL, SignalFilter, signal_filter
 from worker.serve.state import ServeState
 
-Symbol = Annotated[str, Path(pattern=r"^[^\s{}:/]{1,32}$", description="Ticker, or MARKET.")]
+Symbol = Annotated[str, Path(pattern=SYMBOL, description="Ticker, or MARKET.")]
 Metric = Literal[
     "messages",
     "sentiment_index",
@@ -34,10 +36,23 @@ Metric = Literal[
     "action",
     "emotion",
 ]
+
+
+def _rfc3339(value: object) -> object:
+    if isinstance(value, str) and not _DATE.match(value):  # pydantic would take a bare number as an epoch
+        raise ValueError("a time is written as 2026-01-05T09:30:00Z")
+    return value
+
+
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
+Moment = Annotated[UtcDatetime, BeforeValidator(_rfc3339)]
 Wanted = Annotated[SignalFilter, Depends(signal_filter)]
 
 _NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": ErrorAnswer, "description": "No such coin."},
+}
+_NOT_KEPT: Final[dict[int | str, dict[str, Any]]] = {
+    409: {"model": ErrorAnswer, "description": "The kept buckets cannot answer it; says what they can."},
 }
 _REDIS_GONE: Final[dict[int | str, dict[str, Any]]] = {
     503: {"model": ErrorAnswer, "description": "Redis does not answer."},
@@ -74,17 +89,15 @@ def coin_routes(state: ServeState) -> APIRouter:
         answer = CoinAnswer.model_construct(**vars(coin), korean=korean, english=english)
         return _json(answer.model_dump_json().encode())
 
-    @router.get("/coins/{symbol}/series", response_model=Series, responses=_REDIS_GONE)
+    @router.get("/coins/{symbol}/series", response_model=Series, responses=_NOT_KEPT | _REDIS_GONE)
     async def show_series(  # noqa: PLR0917 - a query has names
         symbol: Symbol,
         metric: Annotated[
             list[Metric], Query(description="May be given several times; classes give a column each.")
         ] = ["sentiment_index", "messages"],  # noqa: B006
         window: Window = "1h",
-        since: Annotated[datetime | None, Query(alias="from", description="First point.")] = None,
-        until: Annotated[
-            datetime | None, Query(alias="to", description="Last point; now by default.")
-        ] = None,
+        since: Annotated[Moment | None, Query(alias="from", description="First point.")] = None,
+        until: Annotated[Moment | None, Query(alias="to", description="Last point; now by default.")] = None,
         step: Annotated[
             int | None,
             Query(ge=60, le=604_800, description="Seconds; some 200 points by default."),
@@ -97,7 +110,7 @@ def coin_routes(state: ServeState) -> APIRouter:
                 lambda: state.aggregates.series(symbol, metric, window, since=since, until=until, step=step),
             )
         except SeriesError as error:
-            raise HTTPException(422, [{"loc": ["query"], "msg": str(error), "type": "series"}]) from error
+            raise HTTPException(409, str(error)) from error
         return _json(series.model_dump_json().encode())
 
     @router.get("/signals/recent", response_model=RecentAnswer, tags=["signals"])

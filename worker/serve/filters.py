@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Query
 from pydantic import StringConstraints
@@ -10,7 +10,10 @@ from pydantic import StringConstraints
 from schemas.labels import Action, Sentiment
 from schemas.signals import CryptoSignal
 
-Coin = Annotated[str, StringConstraints(pattern=r"^[^\s{}:]{1,32}$")]
+SYMBOL: Final = r"^[0-9A-Za-z._-]{1,32}$"
+"""Symbols as a catalogue may have them."""
+
+Coin = Annotated[str, StringConstraints(pattern=SYMBOL)]
 Score = Annotated[float, Query(ge=0.0, le=1.0)]
 
 

@@ -39,7 +39,7 @@ export class CoinView {
         get("signals/recent", { coin: this.symbol === "MARKET" ? "" : this.symbol, limit: 30 }),
       ]);
     } catch (error) {
-      if (!(error instanceof ApiError) || ![404, 422].includes(error.status)) throw error;
+      if (!(error instanceof ApiError) || ![404, 409, 422].includes(error.status)) throw error;
       fill(this.node, h("section", { class: "panel empty" }, h("h2", {}, `${word("not_found")}: ${this.symbol}`), back()));
       return;
     }

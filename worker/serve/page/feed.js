@@ -60,7 +60,7 @@ export class Feed {
   query() {
     const coin = this.coin.value.trim().toUpperCase();
     return {
-      coin: /^[^\s{}:]{1,32}$/.test(coin) ? coin : "",
+      coin: /^[0-9A-Z._-]{1,32}$/.test(coin) ? coin : "",
       sentiment: this.sentiment.value,
       action: this.action.value,
       min_certainty: Number(this.certainty.value) || "",
