@@ -83,7 +83,7 @@ export function indexChart(node, series) {
     series: [
       { label: word("time"), value: legendTime },
       { label: word("volume"), scale: "messages", width: 0, fill: css("--bar"), paths: uPlot.paths.bars({ size: [0.8, 40] }), points: { show: false }, value: told((value) => (value === null ? "–" : count(value))) },
-      { label: word("index"), scale: "index", width: 2, stroke: tint, spanGaps: false, points: { show: series.times.length < 40, size: 5 }, value: told((value) => signed(value)) },
+      { label: word("index"), scale: "index", width: 2, stroke: tint, spanGaps: false, points: { show: series.times.length < 60, size: 5 }, value: told((value) => signed(value)) },
     ],
     hooks: { drawAxes: [(self) => {
       const y = Math.round(self.valToPos(0, "index", true));
@@ -136,7 +136,7 @@ export function scoreChart(node, series) {
     scales: { y: { range: [0, 1] } },
     axes: axes((value) => plain(value, 2)),
     series: [{ label: word("time"), value: legendTime }, ...names.map((name) => ({
-      label: word(name), stroke: css(`--${name}`), width: 2, points: { show: series.times.length < 40, size: 5 }, value: told((value) => plain(value)),
+      label: word(name), stroke: css(`--${name}`), width: 2, points: { show: series.times.length < 60, size: 5 }, value: told((value) => plain(value)),
     }))],
   }, [seconds(series), ...names.map((name) => series.values[name])]);
 }

@@ -9,6 +9,10 @@ import { ACTIONS, coinNames, count, duration, EMOTIONS, percent, plain, signed, 
 
 const METRICS = ["sentiment_index", "messages", "action", "emotion", "certainty", "relevance", "toxicity"];
 
+const WANTED = 40; // points of a chart
+const LEAST_MS = 10 * 60000;
+const LEAST_POINTS = 3;
+
 export class CoinView {
   constructor(symbol) {
     this.symbol = symbol;
@@ -35,7 +39,7 @@ export class CoinView {
     let answers;
     try {
       answers = await Promise.all([
-        get(path), get(`${path}/series`, { metric: METRICS, window }),
+        get(path), history(path, window),
         get("signals/recent", { coin: this.symbol === "MARKET" ? "" : this.symbol, limit: 30 }),
       ]);
     } catch (error) {
@@ -74,14 +78,15 @@ export class CoinView {
     if (this.charts.length && this.drawn === series.window && this.node.querySelector(".chart:hover")) return;
     this.drawn = series.window;
     this.clear();
-    const silent = !series.values.messages.some((value) => value > 0);
+    const points = series.values.messages.filter((value) => value > 0).length;
+    const silent = points < LEAST_POINTS;
     const draw = [
       (node) => indexChart(node, series), (node) => stackChart(node, series, "action", ACTIONS),
       (node) => stackChart(node, series, "emotion", EMOTIONS), (node) => scoreChart(node, series),
     ];
     this.panels.forEach(({ name, title, canvas }, n) => {
       title.textContent = word(name);
-      fill(canvas, silent ? h("p", { class: "empty" }, word("no_series")) : null);
+      fill(canvas, silent ? h("p", { class: "empty" }, word(points ? "young_series" : "no_series")) : null);
       if (!silent) this.charts.push(draw[n](canvas));
     });
   }
@@ -96,6 +101,15 @@ export class CoinView {
     for (const chart of this.charts) chart.destroy();
     this.charts = [];
   }
+}
+
+/** The series; of a coin that is spoken of since a short time, that time alone and finer. */
+async function history(path, window) {
+  const whole = await get(`${path}/series`, { metric: METRICS, window });
+  const first = whole.values.messages.findIndex((value) => value > 0);
+  if (first < 1 || whole.times.length - first >= WANTED) return whole;
+  const from = Math.min(Date.parse(whole.times[first - 1]), Date.now() - LEAST_MS);
+  return get(`${path}/series`, { metric: METRICS, window, from: new Date(from).toISOString() });
 }
 
 function back() {
