@@ -123,6 +123,9 @@ def bound_socket(settings: ServeSettings) -> Iterator[socket.socket]:
             f"Nothing can listen at {settings.host}:{settings.port} ({error.strerror}): set serve.port "
             "(KBERT_SERVE__PORT) or serve.host (KBERT_SERVE__HOST)."
         ) from error
+    # asyncio sets this itself only where the socket names its protocol, which create_server leaves out:
+    # headers and body then waited 40 ms for each other's acknowledgement. Connections inherit it.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listening:
         yield listening
 
