@@ -81,16 +81,16 @@ async def serving_state(settings: Settings) -> AsyncIterator[ServeState]:
     started = datetime.now(UTC)
     catalogue = load_catalogue(settings.coins.user_file)
     options = settings.kafka.client_options()
-    stream = SignalStream(
-        options.pop("bootstrap_servers"),
-        topic=settings.topics.signals,
-        since=started - timedelta(seconds=settings.serve.recent_seconds),
-        **options,
-    )
     redis = settings.redis
     aggregates = Aggregates(redis.url.get_secret_value(), prefix=redis.prefix, cluster=redis.cluster)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(aggregates)
+        stream = SignalStream(  # only now: a consumer that is made and never started complains
+            options.pop("bootstrap_servers"),
+            topic=settings.topics.signals,
+            since=started - timedelta(seconds=settings.serve.recent_seconds),
+            **options,
+        )
         await stack.enter_async_context(stream)
         state = ServeState(
             aggregates=aggregates,
