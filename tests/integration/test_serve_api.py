@@ -20,7 +20,8 @@ from schemas.signals import CryptoSignal
 from schemas.windows import MARKET
 from tests.serving import INJECTION, full_signal, now, send, serve_settings, serving, week_of_signals
 from tests.waiting import eventually
-from worker.settings import Settings
+from worker.embedded import EmbeddedRedis
+from worker.settings import RedisSettings, Settings
 
 TOKEN = "a-token-of-the-tests-0123"
 
@@ -323,3 +324,22 @@ async def test_streams_have_a_limit(settings: Settings) -> None:
                 return answer.status_code == 200
 
         await eventually(free_again, what="a place is free again")
+
+
+async def test_without_redis_it_stays_up_and_says_so(settings: Settings) -> None:
+    async with EmbeddedRedis() as redis:
+        settings = settings.model_copy(update={"redis": RedisSettings(url=SecretStr(redis.url))})
+        async with serving(settings, "serve") as address, client(address) as http:
+            assert (await http.get("/v1/coins")).status_code == 200
+            await redis.stop()
+            for path in ("/v1/coins/BTC", "/v1/coins/BTC/series", "/readyz"):
+                answer = await http.get(path)
+                assert answer.status_code == 503
+                assert "Redis" in answer.json()["detail"]
+                assert redis.url not in answer.text
+            assert (await http.get("/healthz")).status_code == 200
+
+            async def board_admits_it() -> bool:  # the next reading fails, and drops the old board
+                return (await http.get("/v1/coins")).status_code == 503
+
+            await eventually(board_admits_it, timeout=20, what="the board")
