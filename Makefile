@@ -12,7 +12,7 @@ $(VENV)/.demo: pyproject.toml deploy/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: name a newer one: make PYTHON=..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the worker into $(VENV) ..."
-	@$(PIP) -e '.[model,embedded]'
+	@$(PIP) -e '.[model,embedded,serve]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

@@ -44,6 +44,45 @@ class CoinAggregates(BaseModel):
     windows: dict[Window, WindowMetrics]
 
 
+class Spark(BaseModel):
+    """A coin's latest past in small, oldest first; the last point is as far as it has come."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    step: int = Field(description="Seconds of a point.")
+    messages: list[int]
+    sentiment_index: list[float | None]
+
+
+class BoardRow(BaseModel):
+    """One coin on the board."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    symbol: str
+    freshness: float | None = Field(description="Seconds from the newest message's event time to as_of.")
+    metrics: WindowMetrics
+    spark: Spark
+
+
+class Series(BaseModel):
+    """Rolling windows of one coin over time, one column a metric.
+
+    The value at a time covers the buckets that ended by it, so that it was known then. Only the
+    last point, where the series reaches the present, ends in a bucket that still grows.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    symbol: str
+    window: Window
+    step: int = Field(description="Seconds between points.")
+    times: list[UtcDatetime]
+    values: dict[str, list[float | None]] = Field(
+        description="By metric; of sentiment, action and emotion one column a class, as `action.buy`."
+    )
+
+
 class AggregateChange(BaseModel):
     """Announced on the Redis channel ``<prefix>changes`` after each applied batch."""
 

@@ -95,7 +95,17 @@ async def run_aggregates(settings: Settings, stop: asyncio.Event) -> None:
             group.create_task((await stack.enter_async_context(Narration(settings))).run(stop))
 
 
-SERVICES: dict[str, Service] = {"worker": run_worker, "aggregates": run_aggregates}
+async def run_serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve the API and the page until ``stop`` is set."""
+    try:
+        from worker.serve.server import run_serve as serve
+    except ImportError as error:
+        raise KbertError(f"The server needs {error.name}: pip install 'kbert-stream[serve]'.") from error
+
+    await serve(settings, stop)
+
+
+SERVICES: dict[str, Service] = {"worker": run_worker, "aggregates": run_aggregates, "serve": run_serve}
 
 
 async def run_services(settings: Settings, names: list[str], stop: asyncio.Event) -> None:

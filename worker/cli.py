@@ -66,6 +66,10 @@ class Only(StrEnum):
 
     WORKER = "worker"
     AGGREGATES = "aggregates"
+    SERVE = "serve"
+
+
+_BY_DEFAULT = (Only.WORKER, Only.AGGREGATES)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -84,7 +88,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command()
 def run(
-    only: Annotated[Only | None, typer.Option(help="Run one of the two services; both where absent.")] = None,
+    only: Annotated[
+        Only | None, typer.Option(help="One service; worker and aggregates where absent.")
+    ] = None,
     pipeline: Annotated[
         list[PipelineChoice] | None,
         typer.Option(help="Give it twice for both; the setting `pipelines` where absent."),
@@ -101,7 +107,26 @@ def run(
 
     async def work() -> None:
         async with stop_on_signals() as stop:
-            await run_services(settings, [only.value] if only else [o.value for o in Only], stop)
+            await run_services(settings, [only.value] if only else [o.value for o in _BY_DEFAULT], stop)
+
+    _run(work())
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to bind; serve.host where absent.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="serve.port where absent.")] = None,
+) -> None:
+    """HTTP API, live streams and the web page, until SIGTERM or Ctrl-C."""
+    from worker.app import run_services, stop_on_signals
+
+    settings = _settings(None)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = settings.model_copy(update={"serve": settings.serve.model_copy(update=given)})
+
+    async def work() -> None:
+        async with stop_on_signals() as stop:
+            await run_services(settings, ["serve"], stop)
 
     _run(work())
 

@@ -238,6 +238,27 @@ class CoinSettings(_Section):
     user_file: FilePath | None = Field(default=None, description="TOML with names of your own.")
 
 
+class ServeSettings(_Section):
+    """HTTP API, live streams and the page."""
+
+    host: str = Field(default="127.0.0.1", description="Beyond this machine only with a token.")
+    port: int = Field(default=8420, ge=0, le=65535, description="0 takes a free one.")
+    token: SecretStr | None = Field(
+        default=None, min_length=16, description="Bearer token that the API then asks for."
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="Further names in the Host header, for a proxy before a server without token."
+    )
+    recent_signals: PositiveInt = Field(default=1_000, description="Latest signals that are kept.")
+    recent_seconds: PositiveInt = Field(
+        default=900, description="How far back they are read from the topic at start."
+    )
+    stream_queue: PositiveInt = Field(
+        default=512, description="Events that may wait for one reader before it is cut off."
+    )
+    max_streams: PositiveInt = Field(default=1_000, description="Open streams.")
+
+
 class MetricsSettings(_Section):
     """Prometheus metrics."""
 
@@ -280,6 +301,7 @@ class Settings(BaseSettings):
     traffic: TrafficSettings = TrafficSettings()
     narrative: NarrativeSettings = NarrativeSettings()
     coins: CoinSettings = CoinSettings()
+    serve: ServeSettings = ServeSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

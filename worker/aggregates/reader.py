@@ -1,20 +1,26 @@
 """Windows out of Redis: one pipelined call for all windows of one coin."""
 
+import asyncio
 import struct
 import time
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final
 
-from schemas.aggregates import CoinAggregates, WindowMetrics
+from schemas.aggregates import BoardRow, CoinAggregates, Series, WindowMetrics
 from schemas.windows import MARKET, WINDOWS, Window
 from worker.aggregates.buckets import HOURS_A_DAY, MINUTES_AN_HOUR, ROW
 from worker.aggregates.contribution import LATE, MESSAGES
 from worker.aggregates.keys import Keys
+from worker.aggregates.series import SeriesPlan, spark, spark_minutes
 from worker.aggregates.store import Command, RedisStore
 from worker.aggregates.windows import CoinHistory, Row, freshness, metrics, past_hours, past_week, span, total
 
 _COINS_A_CALL: Final = 64
+_COINS_A_TURN: Final = 8
+"""Coins of a board between two turns of the event loop: 280 coins in one go held it for 120 ms."""
+
 _MINUTE_MS: Final = 60_000
 _MESSAGES_OF_A_ROW: Final = struct.Struct(f"<I{ROW.size - 4}x")
 assert MESSAGES == 0  # noqa: S101 - the struct above takes the first column
@@ -98,15 +104,69 @@ class AggregateReader:
             for symbol, history, summed in zip(symbols, histories, totals, strict=True)
         }
 
+    async def board(self, window: Window, at: datetime | None = None) -> list[BoardRow]:
+        """One window of MARKET and of every coin, with a sparkline each; gives way to other work.
+
+        Raises:
+            ConnectionFailedError: Redis does not answer.
+        """
+        at_ms = _milliseconds(at)
+        minute = at_ms // _MINUTE_MS
+        question = _Question(self._keys, [window], minute, spark_minutes(window, minute))
+        symbols = [MARKET, *await self.coins()]
+        rows: list[BoardRow] = []
+        market_messages = 0
+        for start in range(0, len(symbols), _COINS_A_TURN):
+            group = symbols[start : start + _COINS_A_TURN]
+            answers = await self._store.once([c for symbol in group for c in question.about(symbol)])
+            size = len(answers) // len(group)
+            for n, symbol in enumerate(group):
+                history = question.history(answers[n * size : (n + 1) * size])
+                summed = total(history, question.spans[window])
+                if symbol == MARKET:
+                    market_messages = summed[MESSAGES]
+                rows.append(
+                    BoardRow(
+                        symbol=symbol,
+                        freshness=freshness(history, at_ms),
+                        metrics=metrics(
+                            window,
+                            summed,
+                            authors=history.authors[window],
+                            past=past_week(history, minute),
+                            market_messages=market_messages,
+                        ),
+                        spark=spark(window, history, minute),
+                    )
+                )
+            await asyncio.sleep(0)
+        return rows
+
+    async def series(self, symbol: str, metric_names: Sequence[str], plan: SeriesPlan) -> Series:
+        """Windows of one coin over time.
+
+        Raises:
+            ConnectionFailedError: Redis does not answer.
+        """
+        keys = self._keys
+        size = MINUTES_AN_HOUR if plan.by_minute else HOURS_A_DAY
+        name = keys.minutes if plan.by_minute else keys.hours
+        parts = range(plan.buckets.start // size, -(-plan.buckets.stop // size))
+        (values,) = await self._store.once([_command("MGET", [name(symbol, part) for part in parts])])
+        return plan.read(symbol, metric_names, _rows(parts, values, size))
+
 
 class _Question:
     """Which keys some windows need, and how their answers are read."""
 
-    def __init__(self, keys: Keys, windows: Collection[Window], minute: int) -> None:
+    def __init__(
+        self, keys: Keys, windows: Collection[Window], minute: int, also_minutes: range = range(0)
+    ) -> None:
         self._keys = keys
         self.spans = {window: span(window, minute) for window in windows}
         parts = self.spans.values()
-        self._hours = sorted({n // MINUTES_AN_HOUR for part in parts for n in part.every_minute()})
+        minutes = chain(also_minutes, *(part.every_minute() for part in parts))
+        self._hours = sorted({n // MINUTES_AN_HOUR for n in minutes})
         hours: set[int] = set(past_hours(minute)).union(*(part.hours for part in parts))
         self._days = sorted({hour // HOURS_A_DAY for hour in hours})
 

@@ -1,7 +1,7 @@
 """Aggregates as a bot reads them."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -10,10 +10,11 @@ import structlog
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from schemas.aggregates import AggregateChange, CoinAggregates, WindowMetrics
+from schemas.aggregates import AggregateChange, BoardRow, CoinAggregates, Series, WindowMetrics
 from schemas.windows import Window
 from worker.aggregates.keys import DEFAULT_PREFIX, Keys
 from worker.aggregates.reader import AggregateReader
+from worker.aggregates.series import plan_series
 from worker.aggregates.store import RedisStore
 
 log = structlog.get_logger(__name__)
@@ -61,6 +62,41 @@ class Aggregates:
     async def all(self, window: Window = "1h", at: datetime | None = None) -> dict[str, WindowMetrics]:
         """One window of ``"MARKET"`` and of every coin, by symbol."""
         return await self._reader.window(window, at)
+
+    async def board(self, window: Window = "1h") -> list[BoardRow]:
+        """One window of ``"MARKET"`` and of every coin, each with its latest past as a sparkline."""
+        return await self._reader.board(window)
+
+    async def series(
+        self,
+        symbol: str,
+        metrics: Sequence[str] = ("sentiment_index", "messages"),
+        window: Window = "1h",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        step: int | None = None,
+    ) -> Series:
+        """Windows of one coin over time, oldest first.
+
+        Args:
+            symbol: ticker, or ``"MARKET"``.
+            metrics: names in `worker.aggregates.series.METRICS`.
+            window: which window each point is.
+            since: first point; a day or what the window can reach by default.
+            until: last point, now by default.
+            step: seconds between points, whole minutes; by default some 200 points.
+
+        Raises:
+            SeriesError: a metric is unknown, or the buckets do not reach as fine or as far.
+        """
+        return await self._reader.series(
+            symbol, metrics, plan_series(window, since=since, until=until, step=step)
+        )
+
+    async def check(self) -> None:
+        """Raise ConnectionFailedError where Redis does not answer."""
+        await self._store.check()
 
     async def changes(self) -> AsyncGenerator[AggregateChange, None]:
         """What changed, after each applied batch, from now on and without end.

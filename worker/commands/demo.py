@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import itertools
 import random
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, nullcontext
@@ -24,7 +25,7 @@ from worker.app import run_services, stop_on_signals
 from worker.clients import Aggregates, SignalStream
 from worker.commands.board import Board, coin_lines, signal_line
 from worker.commands.watch import stopped_within
-from worker.embedded import EmbeddedKafka, EmbeddedRedis
+from worker.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from worker.errors import KbertError
 from worker.settings import Settings
 from worker.sink.producer import KafkaSink, OutRecord
@@ -52,10 +53,15 @@ async def run_demo(settings: Settings, *, messages: int | None, exit_when_done: 
         exit_when_done: send at full speed, wait for every outcome, and return.
         as_json: print one JSON object at the end instead of the board.
     """
+    names = ["worker", "aggregates"]
+    if not exit_when_done:
+        settings = _with_free_port(settings)
+        names.append("serve")
+        print(f"Live page: {_page(settings)}   (alive as soon as the model is loaded)", flush=True)
     async with _servers(settings) as local, stop_on_signals() as stop:
         await create_topics(local)
         async with asyncio.TaskGroup() as group:
-            services = group.create_task(run_services(local, ["worker", "aggregates"], stop))
+            services = group.create_task(run_services(local, names, stop))
             try:
                 if exit_when_done:
                     await _flood(local, messages or 1_000, as_json, stop)
@@ -64,6 +70,23 @@ async def run_demo(settings: Settings, *, messages: int | None, exit_when_done: 
             finally:
                 stop.set()
             await services
+
+
+def _with_free_port(settings: Settings) -> Settings:
+    """The settings with a port of this machine to serve on: another demo may have the usual one."""
+    port = settings.serve.port or free_port()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            port = free_port()
+    serve = settings.serve.model_copy(update={"host": "127.0.0.1", "port": port})
+    return settings.model_copy(update={"serve": serve})
+
+
+def _page(settings: Settings) -> str:
+    return f"http://{settings.serve.host}:{settings.serve.port}/"
 
 
 @asynccontextmanager
@@ -218,7 +241,7 @@ async def _show(settings: Settings, messages: int | None, stop: asyncio.Event) -
                         task.result()
                 board.metrics = await aggregates.all("1h")
                 board.status = (
-                    f"Kafka {settings.kafka.bootstrap_servers}   Redis {url}   "
+                    f"Page {_page(settings)}   Kafka {settings.kafka.bootstrap_servers}   Redis {url}   "
                     "watch from another terminal with the same settings: kbert watch   Ctrl-C ends"
                 )
                 if live is not None:

@@ -1,0 +1,82 @@
+"""Series and sparklines out of buckets, beside a plain recount."""
+
+import random
+from datetime import UTC, datetime
+
+import pytest
+
+from schemas.labels import ACTIONS
+from schemas.windows import WINDOW_SECONDS, Window
+from worker.aggregates.buckets import COLUMNS
+from worker.aggregates.contribution import ACTION, MESSAGES
+from worker.aggregates.series import METRICS, SeriesError, plan_series, spark, spark_minutes
+from worker.aggregates.windows import CoinHistory, Row, sentiment_index, span, total
+
+NOW = 1_800_000_000 + 17 * 60 + 31.5
+MINUTE = int(NOW) // 60
+
+
+def made_up_rows(numbers: range, seed: int) -> dict[int, Row]:
+    rng = random.Random(seed)
+    return {n: [rng.randrange(50) for _ in range(COLUMNS)] for n in numbers if rng.random() < 0.6}
+
+
+@pytest.mark.parametrize("window", ["1m", "5m", "15m", "1h", "4h", "24h", "7d"])
+def test_every_point_is_the_sum_of_the_buckets_that_ended_by_it(window: Window) -> None:
+    plan = plan_series(window, now=NOW)
+    bucket = 60 if plan.by_minute else 3_600
+    rows = made_up_rows(plan.buckets, seed=3)
+    series = plan.read("BTC", ["messages", "sentiment_index", "action"], rows)
+    assert len(series.times) > 20
+    for n, time in enumerate(series.times):
+        at = time.timestamp()
+        last = at < int(NOW)  # all but the newest point end with a whole bucket
+        end = int(at) // bucket if last else int(NOW) // bucket + 1
+        inside = [rows[b] for b in range(end - WINDOW_SECONDS[window] // bucket, end) if b in rows]
+        summed = [sum(column) for column in zip(*inside, strict=True)] or [0] * COLUMNS
+        assert series.values["messages"][n] == summed[MESSAGES]
+        assert series.values["sentiment_index"][n] == sentiment_index(summed)
+        assert series.values["action.sell"][n] == summed[ACTION + ACTIONS.index("sell")]
+        if last:
+            assert end * bucket <= at  # nothing of later buckets: no look-ahead
+
+
+@pytest.mark.parametrize("window", ["1m", "5m", "15m", "1h"])
+def test_the_last_point_is_what_a_reader_of_now_sees(window: Window) -> None:
+    plan = plan_series(window, now=NOW)
+    rows = made_up_rows(plan.buckets, seed=4)
+    series = plan.read("BTC", ["messages"], rows)
+    history = CoinHistory(minutes=rows)
+    assert series.values["messages"][-1] == total(history, span(window, MINUTE))[MESSAGES]
+
+
+def test_hours_where_minutes_do_not_reach_and_a_sentence_where_nothing_does() -> None:
+    days_ago = datetime.fromtimestamp(NOW - 3 * 86_400, UTC)
+    plan = plan_series("1h", since=days_ago, now=NOW)
+    assert not plan.by_minute
+    assert plan.step % 3_600 == 0
+    with pytest.raises(SeriesError, match="window of 1h or more"):
+        plan_series("5m", since=days_ago, now=NOW)
+    with pytest.raises(SeriesError, match="multiples of 3600"):
+        plan_series("1h", since=days_ago, step=60, now=NOW)
+    with pytest.raises(SeriesError, match="at or after to"):
+        plan_series("1h", since=datetime.fromtimestamp(NOW + 9, UTC), now=NOW)
+    with pytest.raises(SeriesError, match="8 days"):
+        plan_series("1h", until=datetime.fromtimestamp(NOW - 30 * 86_400, UTC), now=NOW)
+    with pytest.raises(SeriesError, match="unknown"):
+        plan.read("BTC", ["price"], {})
+    old = plan_series("1h", since=datetime(2020, 1, 1, tzinfo=UTC), now=NOW)
+    assert old.points[0][0] >= NOW - 8 * 86_400
+    assert {"messages", "sentiment_index", "action", "emotion", "toxicity"} <= set(METRICS)
+
+
+@pytest.mark.parametrize(("window", "points"), [("1m", 20), ("1h", 20), ("24h", 24), ("7d", 42)])
+def test_a_sparkline_counts_every_message_of_its_time_once(window: Window, points: int) -> None:
+    minutes = made_up_rows(spark_minutes(window, MINUTE), seed=5)
+    hours = made_up_rows(range(MINUTE // 60 - 168, MINUTE // 60), seed=6)
+    drawn = spark(window, CoinHistory(minutes=minutes, hours=hours), MINUTE)
+    assert len(drawn.messages) == len(drawn.sentiment_index) == points
+    counted = {"24h": range(MINUTE // 60 - 23, MINUTE // 60), "7d": range(MINUTE // 60 - 167, MINUTE // 60)}
+    expected = sum(row[MESSAGES] for row in minutes.values())
+    expected += sum(hours[n][MESSAGES] for n in counted.get(window, ()) if n in hours)
+    assert sum(drawn.messages) == expected

@@ -1,0 +1,50 @@
+"""The ASGI application: routes, guard and page."""
+
+from pathlib import Path
+from typing import Final
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.staticfiles import StaticFiles
+
+from worker import __version__
+from worker.errors import KbertError
+from worker.serve.coins import coin_routes
+from worker.serve.guard import Guard
+from worker.serve.health import health_routes
+from worker.serve.live import live_routes
+from worker.serve.state import ServeState
+from worker.settings import ServeSettings
+
+log = structlog.get_logger(__name__)
+
+PAGE: Final = Path(__file__).parent / "page"
+
+
+def build_api(state: ServeState, settings: ServeSettings) -> FastAPI:
+    """Everything that is served; ``/v1/openapi.json`` describes it."""
+    api = FastAPI(
+        title="kbert-stream",
+        version=__version__,
+        description="Sentiment, actions and volume of Korean crypto chatter per coin, live.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # their pages load scripts from a CDN
+        redoc_url=None,
+    )
+    api.include_router(coin_routes(state))
+    api.include_router(live_routes(state.hub))
+    api.include_router(health_routes(state))
+    api.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    api.add_middleware(Guard, settings=settings)
+
+    @api.exception_handler(KbertError)
+    async def unavailable(_: Request, error: KbertError) -> JSONResponse:
+        log.warning("serve.unavailable", error=str(error))
+        return JSONResponse(
+            {"detail": "Redis does not answer: try again; the server's log says more."},
+            status_code=503,
+            headers={"Retry-After": "2"},
+        )
+
+    return api

@@ -1,0 +1,125 @@
+"""What stands before every request: who may ask, and which headers go with the answer."""
+
+import hmac
+import ipaddress
+import time
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from worker.errors import ConfigurationError
+from worker.serve import metrics
+from worker.settings import ServeSettings
+
+_OPEN: Final = ("/healthz", "/readyz")
+_PROTECTED: Final = ("/v1/", "/metrics")
+_LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+_HEADERS: Final = {
+    # The page holds untrusted text: no inline script or style, nothing from elsewhere, no frames.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+        "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
+}
+
+
+def check_binding(settings: ServeSettings) -> None:
+    """Refuse to stand open on a network.
+
+    Raises:
+        ConfigurationError: bound beyond this machine without a token.
+    """
+    if settings.token is None and not is_loopback(settings.host):
+        raise ConfigurationError(
+            f"serve.host (KBERT_SERVE__HOST) is {settings.host}, which others can reach: set serve.token "
+            "(KBERT_SERVE__TOKEN) to a secret of 16 characters or more, or bind to 127.0.0.1."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """ASGI middleware.
+
+    Without a token, only requests for a name of this machine are answered: another site's page
+    could otherwise reach a server on the loopback by pointing its own name there (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
+        self._app = app
+        token = settings.token
+        self._token = None if token is None else token.get_secret_value().encode()
+        self._hosts = frozenset((*_LOCAL_NAMES, *(name.lower() for name in settings.allowed_hosts)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def guarded_send(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                _add_headers(message, scope["path"])
+                route = getattr(scope.get("route"), "path", "other")
+                metrics.REQUESTS.labels(route, str(message["status"])).inc()
+                metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - began)
+            await send(message)
+
+        refusal = self._refusal(scope)
+        await (refusal or self._app)(scope, receive, guarded_send)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = Headers(scope=scope)
+        path: str = scope["path"]
+        host = _name(headers.get("host", ""))
+        if self._token is None and path not in _OPEN and host not in self._hosts:
+            return _refused(421, "this name is not served: add it to serve.allowed_hosts")
+        if scope["type"] == "websocket":
+            origin = headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+                return _refused(403, "pages of other origins may not connect")
+        if self._token is not None and path.startswith(_PROTECTED):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            matches = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token)
+            if scheme.lower() != "bearer" or not matches:
+                return _refused(401, "send the header Authorization: Bearer <serve.token>")
+        return None
+
+
+def _refused(status: int, sentence: str) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse({"detail": sentence}, status_code=status, headers=headers)
+
+
+def _name(host: str) -> str:
+    """Host header without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def _add_headers(message: Message, path: str) -> None:
+    headers = MutableHeaders(scope=message)
+    pairs: Iterable[tuple[str, str]] = _HEADERS.items()
+    for name, value in pairs:
+        headers[name] = value
+    if "cache-control" not in headers:
+        headers["Cache-Control"] = "no-store" if path.startswith("/v1/") else "no-cache"

@@ -1,0 +1,108 @@
+// The server: JSON, and one event stream that comes back by itself.
+
+const TOKEN = "kbert.token";
+
+export class ApiError extends Error {
+  constructor(status) {
+    super(`the server answered ${status}`);
+    this.status = status;
+  }
+}
+
+export function setToken(token) {
+  sessionStorage.setItem(TOKEN, token);
+}
+
+function headers() {
+  const token = sessionStorage.getItem(TOKEN);
+  return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
+/** JSON of a path below /v1, or an ApiError; of status 0 where nothing answers. */
+export async function get(path, query = {}, signal = undefined) {
+  const answer = await fetch(`/v1/${path}${asQuery(query)}`, { headers: headers(), signal }).catch(() => {
+    throw new ApiError(0);
+  });
+  if (!answer.ok) throw new ApiError(answer.status);
+  return answer.json();
+}
+
+function asQuery(query) {
+  const pairs = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== "" && one !== null && one !== undefined) pairs.append(name, one);
+    }
+  }
+  const text = pairs.toString();
+  return text ? `?${text}` : "";
+}
+
+const SILENCE = 40000; // the server beats every 15 s: longer silence is a dead connection
+
+/**
+ * Server-sent events through fetch: EventSource could not send a token.
+ * `onState` is told "connecting", "live", or "lost" with a status or reason.
+ */
+export class Stream {
+  constructor({ onEvent, onState }) {
+    this.onEvent = onEvent;
+    this.onState = onState;
+    this.query = {};
+    this.round = 0;
+    this.wait = 500;
+  }
+
+  /** Connect with these filters, in place of the connection before. */
+  open(query = this.query) {
+    this.query = query;
+    this.round += 1;
+    this.abort?.abort();
+    clearTimeout(this.timer);
+    this.connect(this.round);
+  }
+
+  async connect(round) {
+    const abort = (this.abort = new AbortController());
+    let problem = null;
+    this.onState("connecting");
+    try {
+      const answer = await fetch(`/v1/stream${asQuery(this.query)}`, { headers: headers(), signal: abort.signal });
+      if (!answer.ok) throw new ApiError(answer.status);
+      if (round !== this.round) return;
+      this.onState("live");
+      this.wait = 500;
+      problem = await this.read(answer.body.getReader(), abort);
+    } catch (error) {
+      problem = error instanceof ApiError ? error.status : "network";
+    }
+    if (round !== this.round) return;
+    this.onState("lost", problem);
+    this.timer = setTimeout(() => this.connect(round), this.wait);
+    this.wait = Math.min(this.wait * 2, 8000);
+  }
+
+  async read(reader, abort) {
+    const decoder = new TextDecoder();
+    let buffer = "";
+    let last = null;
+    for (;;) {
+      const watchdog = setTimeout(() => abort.abort(), SILENCE);
+      const { done, value } = await reader.read().finally(() => clearTimeout(watchdog));
+      if (done) return last;
+      buffer += decoder.decode(value, { stream: true });
+      const blocks = buffer.split("\n\n");
+      buffer = blocks.pop();
+      for (const block of blocks) {
+        let kind = "";
+        let data = "";
+        for (const line of block.split("\n")) {
+          if (line.startsWith("event: ")) kind = line.slice(7);
+          else if (line.startsWith("data: ")) data += line.slice(6);
+        }
+        if (kind === "error") last = JSON.parse(data).code;
+        else if (kind && kind !== "beat") this.onEvent(kind, JSON.parse(data));
+      }
+    }
+  }
+}

@@ -1,0 +1,148 @@
+// The page: one stream, one board, one coin at a time.
+
+import { ApiError, get, setToken, Stream } from "./api.js";
+import { Board } from "./board.js";
+import { CoinView } from "./coin.js";
+import { fill, h } from "./dom.js";
+import { Feed } from "./feed.js";
+import { currentLanguage, setLanguage, WINDOWS, windowName, word } from "./words.js";
+
+const element = (id) => document.getElementById(id);
+const kept = (name, otherwise) => localStorage.getItem(`kbert.${name}`) ?? otherwise;
+const keep = (name, value) => localStorage.setItem(`kbert.${name}`, value);
+
+let window_ = WINDOWS.includes(kept("window")) ? kept("window") : "1h";
+let coin = null;
+let changed = true; // something came since the board was read
+let lastRead = 0;
+let reading = false;
+let state = "connecting";
+let problem = null;
+
+const board = new Board({ onSort: () => refresh() });
+const feed = new Feed(element("feed"), { onFilter: () => { stream.open(feed.query()); fillFeed(); } });
+const stream = new Stream({
+  onEvent(kind, data) {
+    changed = true;
+    if (kind === "signal") feed.add(data);
+  },
+  onState(now, why) {
+    const returned = state === "lost" && now === "live";
+    if (now !== "connecting" || state !== "lost") state = now; // a try is no news while the banner stands
+    problem = now === "lost" ? why : now === "live" ? null : problem;
+    showState();
+    if (returned) { refresh(); fillFeed(); }
+  },
+});
+
+function showState() {
+  const status = element("status");
+  status.className = `status ${state}`;
+  status.lastElementChild.textContent = word(state);
+  const asks = problem === 401;
+  element("token").hidden = !asks;
+  const text = asks ? "" : state === "lost" ? word(problem === 1013 ? "slow_banner" : "lost_banner") : problem === 503 ? word("redis_banner") : "";
+  element("banner").hidden = !text;
+  element("banner").textContent = text;
+}
+
+async function refresh() {
+  if (reading) return;
+  reading = true;
+  lastRead = Date.now();
+  changed = false;
+  try {
+    if (coin) await coin.load(window_);
+    else board.show(await get("coins", { window: window_, sort: board.sort }));
+    if (problem === 503 && state === "live") { problem = null; showState(); }
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.status) problem = error.status;
+    showState();
+  } finally {
+    reading = false;
+  }
+}
+
+async function fillFeed() {
+  try {
+    feed.start((await get("signals/recent", { ...feed.query(), limit: 80 })).signals);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.status) problem = error.status;
+    showState();
+  }
+}
+
+// News at most every 1.5 s (a coin's charts every 5 s); without any, windows still roll on.
+setInterval(() => {
+  if (document.hidden || state === "lost") return;
+  const age = Date.now() - lastRead;
+  const pace = coin ? 5000 : feed.query().coin ? 3000 : 1500;
+  if ((age >= pace && (changed || feed.query().coin)) || age >= 10000) refresh();
+}, 500);
+
+function route() {
+  const match = /^#\/coin\/(.+)$/.exec(location.hash);
+  const symbol = match ? decodeURIComponent(match[1]) : null;
+  if (coin && coin.symbol !== symbol) { coin.clear(); coin = null; }
+  if (symbol && !coin) coin = new CoinView(symbol);
+  fill(element("view"), coin ? coin.node : board.node);
+  document.title = symbol ? `${symbol} · kbert-stream` : "kbert-stream";
+  scrollTo(0, 0);
+  reading = false;
+  refresh();
+}
+
+function showWindows() {
+  const legend = element("windows").firstElementChild;
+  fill(element("windows"), legend, WINDOWS.map((name) => h("label", {},
+    h("input", { type: "radio", name: "window", value: name, checked: name === window_, onchange: () => { window_ = name; keep("window", name); board.label(name); reading = false; refresh(); } }),
+    h("span", {}, windowName(name)))));
+}
+
+function label() {
+  for (const node of document.querySelectorAll("[data-word]")) node.textContent = word(node.dataset.word);
+  element("language").textContent = word("language");
+  element("language").title = word("language_title");
+  const dark = document.documentElement.dataset.theme === "dark";
+  element("theme").textContent = dark ? "☀" : "☾";
+  element("theme").title = word(dark ? "theme_light" : "theme_dark");
+  element("theme").setAttribute("aria-label", element("theme").title);
+  element("language").setAttribute("aria-label", element("language").title);
+  showWindows();
+  showState();
+  board.label(window_);
+  if (board.answer) board.show(board.answer);
+  feed.label();
+  coin?.redraw();
+}
+
+element("language").addEventListener("click", () => {
+  setLanguage(currentLanguage() === "ko" ? "en" : "ko");
+  keep("language", currentLanguage());
+  label();
+});
+element("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+  keep("theme", root.dataset.theme);
+  label();
+});
+element("token").addEventListener("submit", (event) => {
+  event.preventDefault();
+  setToken(element("token-field").value);
+  problem = null;
+  stream.open(feed.query());
+  refresh();
+  fillFeed();
+});
+addEventListener("hashchange", route);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+
+setLanguage(kept("language", navigator.language.startsWith("ko") ? "ko" : "en"));
+document.documentElement.dataset.theme = kept("theme", matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
+label();
+route();
+stream.open(feed.query());
+fillFeed();

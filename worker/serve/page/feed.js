@@ -1,0 +1,126 @@
+// Live signals with filters.
+
+import { fill, h } from "./dom.js";
+import { message } from "./message.js";
+import { ACTIONS, SENTIMENTS, word } from "./words.js";
+
+const KEPT = 80;
+
+export class Feed {
+  constructor(node, { onFilter }) {
+    this.node = node;
+    this.signals = [];
+    this.held = [];
+    this.paused = false;
+    this.coin = h("input", { type: "text", id: "filter-coin", size: 8, autocomplete: "off", spellcheck: false });
+    this.sentiment = h("select", { id: "filter-sentiment" });
+    this.action = h("select", { id: "filter-action" });
+    this.certainty = h("input", { type: "range", id: "filter-certainty", min: 0, max: 1, step: 0.05, defaultValue: 0 });
+    this.relevance = h("input", { type: "range", id: "filter-relevance", min: 0, max: 1, step: 0.05, defaultValue: 0 });
+    this.pauseButton = h("button", { type: "button", id: "pause", onclick: () => this.pause(!this.paused) });
+    this.resetButton = h("button", { type: "reset" });
+    this.title = h("h1");
+    this.outputs = [h("output"), h("output")];
+    this.labels = [h("span"), h("span")];
+    this.list = h("ul", { class: "messages" });
+    this.note = h("p", { class: "empty" });
+    const changed = () => {
+      clearTimeout(this.timer);
+      this.showValues();
+      this.timer = setTimeout(() => { this.signals = []; this.held = []; this.render(); onFilter(); }, 250);
+    };
+    const form = h("form", { class: "filters", oninput: changed, onsubmit: (event) => event.preventDefault(), onreset: () => setTimeout(changed) },
+      h("div", { class: "filter-row" }, this.coin, this.sentiment, this.action),
+      h("div", { class: "filter-row" },
+        h("label", {}, this.labels[0], this.outputs[0], this.certainty),
+        h("label", {}, this.labels[1], this.outputs[1], this.relevance),
+        this.resetButton));
+    fill(node, h("div", { class: "panel-head" }, this.title, this.pauseButton), form, this.list, this.note);
+  }
+
+  label() {
+    this.title.textContent = word("feed");
+    this.coin.placeholder = word("all_coins");
+    this.coin.setAttribute("aria-label", word("coin"));
+    options(this.sentiment, "all_sentiments", SENTIMENTS);
+    options(this.action, "all_actions", ACTIONS);
+    this.labels[0].textContent = word("min_certainty");
+    this.labels[1].textContent = word("min_relevance");
+    this.resetButton.textContent = word("reset");
+    this.showValues();
+    this.render();
+  }
+
+  showValues() {
+    this.outputs[0].textContent = `≥ ${Number(this.certainty.value).toFixed(2)}`;
+    this.outputs[1].textContent = `≥ ${Number(this.relevance.value).toFixed(2)}`;
+  }
+
+  /** The filter as the API takes it. */
+  query() {
+    const coin = this.coin.value.trim().toUpperCase();
+    return {
+      coin: /^[0-9A-Z._-]{1,32}$/.test(coin) ? coin : "",
+      sentiment: this.sentiment.value,
+      action: this.action.value,
+      min_certainty: Number(this.certainty.value) || "",
+      min_relevance: Number(this.relevance.value) || "",
+    };
+  }
+
+  /** What came before, newest first. */
+  start(signals) {
+    const known = new Set(this.signals.map((signal) => signal.id));
+    this.signals = [...this.signals, ...signals.filter((signal) => !known.has(signal.id))].slice(0, KEPT);
+    this.render();
+  }
+
+  add(signal) {
+    if (this.paused) {
+      this.held.unshift(signal);
+      this.held.length = Math.min(this.held.length, KEPT);
+      this.showPause();
+      return;
+    }
+    if (this.signals.some((known) => known.id === signal.id)) return;
+    this.signals.unshift(signal);
+    this.signals.length = Math.min(this.signals.length, KEPT);
+    if (!this.drawing) { // a burst is drawn once a frame
+      this.drawing = true;
+      requestAnimationFrame(() => { this.drawing = false; this.render(); });
+    }
+  }
+
+  pause(paused) {
+    this.paused = paused;
+    if (!paused) {
+      this.signals = [...this.held, ...this.signals].slice(0, KEPT);
+      this.held = [];
+    }
+    this.render();
+  }
+
+  showPause() {
+    this.pauseButton.textContent = this.paused ? `${word("resume")}${this.held.length ? ` · ${this.held.length}` : ""}` : word("pause");
+    this.pauseButton.setAttribute("aria-pressed", String(this.paused));
+  }
+
+  render() {
+    this.showPause();
+    const nodes = new Map([...this.list.children].map((node) => [node.dataset.key, node]));
+    fill(this.list, this.signals.map((signal) => {
+      const key = `${document.documentElement.lang} ${signal.id}`;
+      const node = nodes.get(key) ?? message(signal);
+      node.dataset.key = key;
+      return node;
+    }));
+    fill(this.note, this.signals.length ? null : word("empty_feed"));
+  }
+}
+
+function options(select, all, names) {
+  const chosen = select.value;
+  fill(select, h("option", { value: "" }, word(all)), names.map((name) => h("option", { value: name }, word(name))));
+  select.value = chosen;
+  select.setAttribute("aria-label", word(all));
+}

@@ -1,0 +1,40 @@
+"""The latest signals, in memory."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from schemas.signals import CryptoSignal
+from worker.serve.filters import SignalFilter
+
+_OF_A_COIN = 100
+
+
+class RecentSignals:
+    """The latest signals of all, and of each coin, so that a quiet coin has some too."""
+
+    def __init__(self, size: int) -> None:
+        self._all: deque[tuple[CryptoSignal, bytes]] = deque(maxlen=size)
+        self._of_coin: dict[str, deque[tuple[CryptoSignal, bytes]]] = {}
+
+    def add(self, signal: CryptoSignal, body: bytes) -> None:
+        """The newest signal, and its JSON."""
+        entry = (signal, body)
+        self._all.append(entry)
+        for symbol in signal.coins:
+            self._of_coin.setdefault(symbol, deque(maxlen=_OF_A_COIN)).append(entry)
+
+    def find(self, wanted: SignalFilter, limit: int) -> list[bytes]:
+        """JSON of signals that pass, newest first."""
+        found: list[bytes] = []
+        for signal, body in self._candidates(wanted):
+            if wanted.passes(signal):
+                found.append(body)
+                if len(found) >= limit:
+                    break
+        return found
+
+    def _candidates(self, wanted: SignalFilter) -> Iterator[tuple[CryptoSignal, bytes]]:
+        if len(wanted.coins) == 1:
+            (symbol,) = wanted.coins
+            return reversed(self._of_coin.get(symbol, deque()))
+        return reversed(self._all)

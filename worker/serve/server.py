@@ -1,0 +1,170 @@
+"""``kbert serve``: the API on uvicorn, fed by one SignalStream and one channel of changes."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+import uvicorn
+
+from schemas.aggregates import AggregateChange
+from worker.clients import Aggregates, SignalStream
+from worker.coins import load_catalogue
+from worker.errors import ConfigurationError, KbertError
+from worker.serve.api import build_api
+from worker.serve.guard import check_binding
+from worker.serve.hub import Hub
+from worker.serve.recent import RecentSignals
+from worker.serve.state import ServeState
+from worker.settings import ServeSettings, Settings
+
+log = structlog.get_logger(__name__)
+
+_STOP_SECONDS: Final = 3
+_CHANGES_SECONDS: Final = 0.25
+"""Changes are told this often at most: a busy aggregator announces hundreds of batches a second."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def run_serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until ``stop`` is set.
+
+    Raises:
+        ConfigurationError: bound beyond this machine without a token, or the port is taken.
+        ConnectionFailedError: Kafka or Redis does not answer at the start.
+    """
+    check_binding(settings.serve)
+    with bound_socket(settings.serve) as listening:
+        async with serving_state(settings) as state:
+            server = _Server(
+                uvicorn.Config(
+                    build_api(state, settings.serve),
+                    lifespan="off",
+                    log_config=None,
+                    log_level="warning",
+                    access_log=False,
+                    server_header=False,
+                    proxy_headers=False,
+                    ws="websockets-sansio",
+                    ws_max_size=4_096,  # readers have nothing to say
+                    timeout_graceful_shutdown=_STOP_SECONDS,
+                )
+            )
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            stopping = asyncio.create_task(stop.wait())
+            log.info("serve.ready", address=page_address(settings.serve, listening.getsockname()[1]))
+            try:
+                await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                state.hub.close()
+                server.should_exit = True
+                stopping.cancel()
+                await serving
+            if not stop.is_set():
+                raise KbertError("The HTTP server ended by itself; the log says why.")
+
+
+@asynccontextmanager
+async def serving_state(settings: Settings) -> AsyncIterator[ServeState]:
+    """What the routes need, fed in the background; a feeder that fails cancels the caller."""
+    started = datetime.now(UTC)
+    catalogue = load_catalogue(settings.coins.user_file)
+    options = settings.kafka.client_options()
+    redis = settings.redis
+    aggregates = Aggregates(redis.url.get_secret_value(), prefix=redis.prefix, cluster=redis.cluster)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(aggregates)
+        stream = SignalStream(  # only now: a consumer that is made and never started complains
+            options.pop("bootstrap_servers"),
+            topic=settings.topics.signals,
+            since=started - timedelta(seconds=settings.serve.recent_seconds),
+            **options,
+        )
+        await stack.enter_async_context(stream)
+        state = ServeState(
+            aggregates=aggregates,
+            catalogue=catalogue,
+            hub=Hub(queue=settings.serve.stream_queue, streams=settings.serve.max_streams),
+            recent=RecentSignals(settings.serve.recent_signals),
+        )
+        async with asyncio.TaskGroup() as feeders:
+            tasks = [
+                feeders.create_task(
+                    _feed_signals(stream, state, started, max(1, settings.serve.stream_queue // 4))
+                ),
+                feeders.create_task(_feed_changes(aggregates.changes(), state)),
+            ]
+            try:
+                yield state
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+
+@contextlib.contextmanager
+def bound_socket(settings: ServeSettings) -> Iterator[socket.socket]:
+    """The listening socket; bound here so that a taken port is one sentence."""
+    try:
+        family = socket.getaddrinfo(settings.host, None, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.create_server((settings.host, settings.port), family=family, backlog=1_024)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Nothing can listen at {settings.host}:{settings.port} ({error.strerror}): set serve.port "
+            "(KBERT_SERVE__PORT) or serve.host (KBERT_SERVE__HOST)."
+        ) from error
+    # asyncio sets this itself only where the socket names its protocol, which create_server leaves out:
+    # headers and body then waited 40 ms for each other's acknowledgement. Connections inherit it.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with listening:
+        yield listening
+
+
+def page_address(settings: ServeSettings, port: int) -> str:
+    """Where a browser finds the page."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{port}/"
+
+
+async def _feed_signals(stream: SignalStream, state: ServeState, started: datetime, turn: int) -> None:
+    # A fetch gives thousands of signals without a pause: readers that were quick enough were cut off
+    # because they never had a turn. So each `turn` signals they get one.
+    count = 0
+    async for signal in stream:
+        state.signal(signal, live=signal.processed_at >= started)
+        count += 1
+        if count % turn == 0:
+            await asyncio.sleep(0)
+
+
+async def _feed_changes(changes: AsyncGenerator[AggregateChange, None], state: ServeState) -> None:
+    waiting: set[str] = set()
+    latest: datetime | None = None
+
+    async def tell() -> None:
+        nonlocal latest
+        while True:
+            await asyncio.sleep(_CHANGES_SECONDS)
+            if latest is not None:
+                state.change(AggregateChange(symbols=sorted(waiting), at=latest))
+                waiting.clear()
+                latest = None
+
+    telling = asyncio.create_task(tell())
+    try:
+        async for change in changes:
+            waiting.update(change.symbols)
+            latest = change.at
+    finally:
+        telling.cancel()
+        await changes.aclose()

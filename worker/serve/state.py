@@ -1,0 +1,48 @@
+"""What the routes share."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import orjson
+
+from schemas.aggregates import AggregateChange, BoardRow, CoinAggregates, Series
+from schemas.signals import CryptoSignal
+from schemas.windows import Window
+from worker.clients import Aggregates
+from worker.coins.catalogue import Catalogue
+from worker.serve.fresh import Fresh
+from worker.serve.hub import Event, Hub
+from worker.serve.recent import RecentSignals
+
+
+@dataclass
+class ServeState:
+    """One process: the connection to Redis, the hub, and what is kept in memory."""
+
+    aggregates: Aggregates
+    catalogue: Catalogue
+    hub: Hub
+    recent: RecentSignals
+    boards: Fresh[tuple[datetime, list[BoardRow]]] = field(
+        default_factory=lambda: Fresh(fresh=1.0, usable=5.0)
+    )
+    answers: Fresh[bytes] = field(default_factory=lambda: Fresh(fresh=1.0, usable=5.0))
+    coins: Fresh[CoinAggregates] = field(default_factory=lambda: Fresh(fresh=0.5, usable=5.0))
+    series: Fresh[Series] = field(default_factory=lambda: Fresh(fresh=1.0, usable=5.0))
+
+    async def board(self, window: Window) -> tuple[datetime, list[BoardRow]]:
+        """Every coin over one window, and when it was read."""
+        at = datetime.now(UTC)
+        return at, await self.aggregates.board(window)
+
+    def signal(self, signal: CryptoSignal, *, live: bool) -> None:
+        """A signal of the topic; ``live`` where it is new, and not read again from before the start."""
+        body = signal.model_dump_json().encode()
+        self.recent.add(signal, body)
+        if live:
+            self.hub.publish(Event("signal", body, signal=signal))
+
+    def change(self, change: AggregateChange) -> None:
+        """Aggregates that changed."""
+        body = orjson.dumps(change.model_dump(mode="json"))
+        self.hub.publish(Event("aggregates", body, symbols=change.symbols))
