@@ -4,12 +4,17 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
 from worker.errors import KbertError
 from worker.settings import Settings
 from worker.telemetry import metrics
+
+if TYPE_CHECKING:
+    from worker.sink.producer import Sink
+    from worker.source.consumer import KafkaSource
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +27,6 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from worker.inference.load import load_model
     from worker.inference.thread import EngineThread
     from worker.pipeline import Pipeline
-    from worker.sink.producer import KafkaSink
-    from worker.source.consumer import KafkaSource
     from worker.tasks import CryptoTask
 
     tagger = CoinTagger(load_catalogue(settings.coins.user_file))
@@ -42,12 +45,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         engine = EngineThread(model.engine)
         stack.callback(engine.close)
-        sink = KafkaSink(settings.kafka, settings.sink)
-        await sink.start()
-        stack.push_async_callback(sink.stop)
-        source = KafkaSource(settings.topics.raw, settings.kafka, settings.source)
-        await source.start()
-        stack.push_async_callback(source.stop)
+        source, sink = await stack.enter_async_context(connected(settings))
         log.info("worker.ready", **model.info.model_dump(), engine=model.engine.description)
         pipeline = Pipeline(
             settings,
@@ -58,6 +56,28 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             task=CryptoTask(model.info, tagger, settings.sink),
         )
         await pipeline.run(stop)
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> "AsyncIterator[tuple[KafkaSource, Sink]]":
+    """Both ends of a pipeline, as ``delivery`` has them."""
+    from worker.sink.producer import KafkaSink
+    from worker.sink.transactions import TransactionalSink
+    from worker.source.consumer import KafkaSource
+
+    sink: KafkaSink | TransactionalSink
+    transactions: TransactionalSink | None = None
+    if settings.delivery == "exactly_once":
+        sink = transactions = TransactionalSink(settings)
+    else:
+        sink = KafkaSink(settings.kafka, settings.sink)
+    async with AsyncExitStack() as stack:
+        await sink.start()
+        stack.push_async_callback(sink.stop)
+        source = KafkaSource(settings.topics.raw, settings.kafka, settings.source, transactions)
+        await source.start()
+        stack.push_async_callback(source.stop)
+        yield source, sink
 
 
 async def run_aggregates(settings: Settings, stop: asyncio.Event) -> None:

@@ -181,6 +181,16 @@ class SinkSettings(_Section):
     max_unacknowledged: PositiveInt = Field(
         default=8, description="Batches on their way to the broker before the engine waits."
     )
+    transaction_interval: PositiveFloat = Field(
+        default=0.2, description="Exactly once: seconds between commits, the longest that a signal is hidden."
+    )
+    transaction_records: PositiveInt = Field(
+        default=5_000, description="Exactly once: commit earlier when this many records wait."
+    )
+    transaction_timeout: PositiveFloat = Field(
+        default=60.0,
+        description="Exactly once: seconds after which Kafka aborts what a dead worker left open.",
+    )
 
 
 class AggregateSettings(_Section):
@@ -233,6 +243,10 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
+    delivery: Literal["at_least_once", "exactly_once"] = Field(
+        default="at_least_once",
+        description="exactly_once: signals, dead letters and offsets in one Kafka transaction.",
+    )
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     topics: TopicSettings = TopicSettings()
@@ -244,6 +258,14 @@ class Settings(BaseSettings):
     coins: CoinSettings = CoinSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _transactions_possible(self) -> Self:
+        if self.delivery == "exactly_once" and not self.kafka.idempotent_producer:
+            raise ValueError(
+                "delivery=exactly_once needs kafka.idempotent_producer=true and a broker with transactions"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
