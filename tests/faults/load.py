@@ -19,7 +19,7 @@ WORKER = ["run", "--only", "worker"]
 ENTRY = "tests.faults.worker_entry"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tally:
     """What became of a number of raw messages."""
 

@@ -235,25 +235,25 @@ class KafkaSource:
         self._progress.set()
 
     async def _claim(self, partitions: Sequence[TopicPartition]) -> None:
+        starts: dict[TopicPartition, int] = {}
         if self._transactions is not None:
             await self._transactions.claim(partitions)
             # Only now is the committed offset final: the consumer may have read an older one by itself.
-            await self._rewind(partitions)
+            starts = await self._committed(partitions)
+        # No await from here on: what is polled between a seek and its claim is dropped, and passed over.
+        for partition, offset in starts.items():
+            self._consumer.seek(partition, offset)
         for partition in partitions:
             self._claims[partition] = Claim(partition)
         log.info("partitions.assigned", partitions=sorted(p.partition for p in self._claims))
 
-    async def _rewind(self, partitions: Sequence[TopicPartition]) -> None:
-        fresh = []
-        for partition in partitions:
-            offset = await self._consumer.committed(partition)
-            if offset is None:
-                fresh.append(partition)
-            else:
-                self._consumer.seek(partition, offset)
-        if fresh:
-            for partition, offset in (await self._consumer.beginning_offsets(fresh)).items():
-                self._consumer.seek(partition, offset)
+    async def _committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Committed offsets, and the beginning where there is none."""
+        known = {partition: await self._consumer.committed(partition) for partition in partitions}
+        starts = {partition: offset for partition, offset in known.items() if offset is not None}
+        if fresh := [partition for partition in partitions if partition not in starts]:
+            starts |= await self._consumer.beginning_offsets(fresh)
+        return starts
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
