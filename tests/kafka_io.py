@@ -60,7 +60,7 @@ async def produce(
 async def read_topic(bootstrap_servers: str, topic: str) -> list[ConsumerRecord]:
     """Every record that the topic holds now, in offset order within each partition.
 
-    The embedded broker may answer ends that are never reached: it is left after a second of silence.
+    The embedded broker may answer ends that are never reached: it is left after two seconds of silence.
     """
     async with AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers,
@@ -82,7 +82,7 @@ async def read_topic(bootstrap_servers: str, topic: str) -> list[ConsumerRecord]
         records: list[ConsumerRecord] = []
         silent = 0
         # The last offset may be a transaction's marker, which no poll returns: the position tells.
-        while silent < 5 and any([await consumer.position(tp) < end for tp, end in ends.items()]):
+        while silent < 10 and any([await consumer.position(tp) < end for tp, end in ends.items()]):
             polled = await consumer.getmany(timeout_ms=200)
             silent = 0 if polled else silent + 1
             for batch in polled.values():

@@ -105,6 +105,7 @@ async def _kill_chain(place: Field, rounds: int) -> tuple[Tally, float]:
             if number:
                 recovery = max(recovery, await load.recovery(settings, before, since))
             if number == rounds:
+                await _ready(worker)
                 await load.all_there(settings, count, timeout=120)
                 await load.committed_to_the_end(settings, count)
                 await _ended(worker)
@@ -155,13 +156,16 @@ async def broker_frozen(place: Field, rounds: int, seconds: float = 20.0) -> Row
         with own.worker(settings) as first, own.worker(settings) as second:
             await _ready(first, second)
             for _ in range(rounds):
-                await load.feed(settings, count, 6_000)
-                count += 6_000
                 before = await load.outcomes(settings)
+                await load.feed(settings, count, 10_000)
+                count += 10_000
                 broker.freeze()
                 await load.pause(seconds)
                 broker.thaw()
-                recovery = max(recovery, await load.recovery(settings, before, monotonic()))
+                since = monotonic()
+                await load.feed(settings, count, 2_000)  # the others may be done by the time of the freeze
+                count += 2_000
+                recovery = max(recovery, await load.recovery(settings, before, since))
                 await load.all_there(settings, count, timeout=120)
             await load.committed_to_the_end(settings, count)
             await _ended(first, second)
@@ -205,8 +209,8 @@ async def terminated(place: Field, rounds: int) -> Row:
     settings = await place.settings()
     count, longest = 0, 0.0
     for _ in range(rounds):
-        await load.feed(settings, count, 4_000)
-        count += 4_000
+        await load.feed(settings, count, 12_000)
+        count += 12_000
         longest = max(longest, await _terminate_under_load(place, settings, twice=False))
     tally = await _finish(place, settings, count)
     limit = settings.source.drain_timeout * 2  # the drain, and the good-bye to the group
@@ -219,8 +223,8 @@ async def terminated_twice(place: Field, rounds: int) -> Row:
     settings = await place.settings()
     count = 0
     for _ in range(rounds):
-        await load.feed(settings, count, 4_000)
-        count += 4_000
+        await load.feed(settings, count, 12_000)
+        count += 12_000
         await _terminate_under_load(place, settings, twice=True)
     return Row("SIGTERM twice", rounds, await _finish(place, settings, count))
 
@@ -239,7 +243,8 @@ async def _terminate_under_load(place: Field, settings: Settings, *, twice: bool
             await eventually(lambda: not worker.running or worker.says("stop.requested"), interval=0.0)
             worker.send(signal.SIGTERM)
         status = await asyncio.to_thread(worker.wait)
-        assert status in ((0, -signal.SIGTERM) if twice else (0,)), f"status {status}"
+        log = worker.log.read_text(errors="replace")
+        assert status in ((0, -signal.SIGTERM) if twice else (0,)), f"status {status}: {log[-3_000:]}"
         return monotonic() - since
 
 
@@ -354,6 +359,7 @@ async def redis_slow(place: Field, rounds: int) -> Row:
 
 async def _finish(place: Field, settings: Settings, count: int) -> Tally:
     with place.worker(settings) as worker:
+        await _ready(worker)
         await load.all_there(settings, count, timeout=120)
         await load.committed_to_the_end(settings, count)
         await _ended(worker)

@@ -21,8 +21,8 @@ from tests.waiting import eventually
 from worker.errors import ConfigurationError
 from worker.settings import BatchSettings, Settings, SinkSettings, load_settings
 from worker.sink.limits import MessageLimits
+from worker.sink.record import OutRecord
 from worker.sink.transactions import TransactionalSink
-from worker.sink.writer import OutRecord
 from worker.source.committing import Committed
 from worker.source.record import Claim, Record
 
@@ -201,6 +201,27 @@ async def test_what_is_kept_for_a_partition_goes_with_it(kafka: KafkaServer, top
     finally:
         await sink.stop()
     assert await read_topic(kafka.bootstrap_servers, settings.topics.signals) == []
+
+
+@pytest.mark.usefixtures("transactions")
+async def test_what_is_finished_behind_an_unfinished_offset_waits_for_it(
+    kafka: KafkaServer, topics: Topics
+) -> None:
+    settings = await _settings(kafka, topics)
+    partition = TopicPartition(settings.topics.raw, 0)
+    sink = TransactionalSink(settings)
+    try:
+        await sink.start()
+        await sink.claim([partition])
+        claim = Claim(partition)
+        for offset in (2, 0):
+            record = Record(claim, offset, 0, None, b"x", ())
+            await sink.send([OutRecord(settings.topics.signals, b"k", b"%d" % offset)], [record])
+        await sink.commit({partition: 1})  # offset 1 is still in the engine, and the worker dies
+    finally:
+        await sink.stop()
+    written = await read_topic(kafka.bootstrap_servers, settings.topics.signals)
+    assert [record.value for record in written] == [b"0"]
 
 
 @pytest.mark.usefixtures("transactions")

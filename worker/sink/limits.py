@@ -15,12 +15,12 @@ from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from worker.settings import KafkaSettings
-from worker.sink.writer import OutRecord
+from worker.sink.record import OutRecord
 
 log = structlog.get_logger(__name__)
 
 _KAFKA_DEFAULT: Final = 1_048_588  # message.max.bytes of a broker that nobody configured
-_BATCH_HEADER: Final = 61
+_BATCH_HEADER: Final = 61  # bytes before the first record
 
 
 class MessageLimits:
@@ -38,7 +38,11 @@ class MessageLimits:
 
     async def too_large(self, records: Sequence[OutRecord]) -> list[int]:
         """Indices of records that fit into no batch of their topic."""
-        return [index for index, record in enumerate(records) if _size(record) > await self.of(record.topic)]
+        return [
+            index
+            for index, record in enumerate(records)
+            if _BATCH_HEADER + record_size(record) > await self.of(record.topic)
+        ]
 
     async def _ask(self, topic: str) -> int:
         admin = AIOKafkaAdminClient(**self._kafka.client_options())
@@ -58,8 +62,9 @@ class MessageLimits:
         return _KAFKA_DEFAULT
 
 
-def _size(record: OutRecord) -> int:
+def record_size(record: OutRecord) -> int:
+    """Bytes of a record in a batch at most, before compression."""
     size: int = DefaultRecordBatchBuilder.estimate_size_in_bytes(
         record.key, record.value, list(record.headers)
     )
-    return size + _BATCH_HEADER
+    return size

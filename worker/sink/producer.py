@@ -10,7 +10,9 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from worker.errors import ConnectionFailedError
 from worker.settings import KafkaSettings, SinkSettings
-from worker.sink.writer import BatchWriter, Header, OutRecord, SentBatch
+from worker.sink.limits import MessageLimits
+from worker.sink.record import Header, OutRecord
+from worker.sink.writer import BatchWriter, SentBatch
 from worker.source.record import Record
 
 __all__ = ["Delivery", "Header", "KafkaSink", "OutRecord", "Sink"]
@@ -37,22 +39,25 @@ class Sink(Protocol):
 class _Sent:
     """The acknowledgements of one ``KafkaSink.send``."""
 
-    def __init__(self, sink: "KafkaSink", records: Sequence[OutRecord], sent: list[SentBatch]) -> None:
+    def __init__(
+        self, sink: "KafkaSink", records: Sequence[OutRecord], sent: list[SentBatch], too_large: list[int]
+    ) -> None:
         self._sink = sink
         self._records = records
         self._sent = sent
+        self._too_large = too_large
 
     async def acknowledged(self) -> list[int]:
         """Wait until the brokers have every record.
 
         Returns:
-            Indices of records that the broker refuses as too large; all others are written.
+            Indices of records that are too large for the broker; all others are written.
 
         Raises:
             KafkaError: the brokers could not be reached within ``sink.request_timeout``.
         """
         outcomes = await asyncio.gather(*(s.acknowledged for s in self._sent), return_exceptions=True)
-        too_large: list[int] = []
+        too_large = list(self._too_large)
         for sent, outcome in zip(self._sent, outcomes, strict=True):
             if isinstance(outcome, MessageSizeTooLargeError):
                 too_large += await self._sink.send_singly(self._records, sent)
@@ -76,7 +81,8 @@ class KafkaSink:
             **kafka.client_options(),
         )
         self._stop_timeout = min(10.0, settings.request_timeout)
-        self._writer = BatchWriter(self._producer)
+        self._limits = MessageLimits(kafka)
+        self._writer = BatchWriter(self._producer, self._limits)
 
     async def start(self) -> None:
         """Connect.
@@ -103,7 +109,9 @@ class KafkaSink:
 
     async def send(self, records: Sequence[OutRecord], origins: Sequence[Record] = ()) -> Delivery:
         """Hand records to the producer; waits while its buffers are full."""
-        return _Sent(self, records, await self._writer.submit(records, range(len(records))))
+        too_large = await self._limits.too_large(records)
+        sent = await self._writer.submit(records, [i for i in range(len(records)) if i not in too_large])
+        return _Sent(self, records, sent, too_large)
 
     async def send_singly(self, records: Sequence[OutRecord], refused: SentBatch) -> list[int]:
         """Send the records of a refused batch one by one, and return those that are refused again."""

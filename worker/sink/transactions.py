@@ -34,7 +34,8 @@ from worker.errors import ConfigurationError, ConnectionFailedError, KbertError
 from worker.settings import Settings
 from worker.sink.limits import MessageLimits
 from worker.sink.producer import Delivery
-from worker.sink.writer import BatchWriter, OutRecord
+from worker.sink.record import OutRecord
+from worker.sink.writer import BatchWriter
 from worker.source.committing import Committed
 from worker.source.record import Record
 from worker.telemetry import metrics
@@ -82,7 +83,6 @@ class TransactionalSink:
         self._group = settings.source.group_id
         self._topics = (settings.topics.signals, settings.topics.dead_letter)
         self._limits = MessageLimits(settings.kafka)
-        self._max_batch_bytes = settings.sink.max_batch_bytes
         self._lanes: dict[TopicPartition, _Lane] = {}
         self._failures: dict[TopicPartition, int] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -115,8 +115,6 @@ class TransactionalSink:
             raise self._unreachable(error) from error
         finally:
             await self._close(probe)
-        for topic in self._topics:
-            self._max_batch_bytes = min(self._max_batch_bytes, await self._limits.of(topic))
 
     async def stop(self) -> None:
         """Close the producers; brokers that are silent are not waited for."""
@@ -197,6 +195,7 @@ class TransactionalSink:
         except ProducerFenced:
             log.warning("transaction.fenced", partition=partition.partition)
             metrics.TRANSACTIONS.labels("fenced").inc()
+            await self.release([partition])
             return Committed.FENCED
         except _FORBIDDEN as error:
             raise ConfigurationError(
@@ -206,11 +205,12 @@ class TransactionalSink:
             ) from error
         except MessageSizeTooLargeError as error:
             raise ConfigurationError(
-                f"The broker refuses a batch of {self._max_batch_bytes} bytes in a transaction: "
-                f"raise max.message.bytes of {' and '.join(self._topics)}, or restart if it was lowered."
+                f"The broker refuses a batch as too large: raise max.message.bytes of "
+                f"{' and '.join(self._topics)}, or restart the worker if it was lowered."
             ) from error
         except (KafkaError, TimeoutError, AssertionError) as error:
             # AssertionError: aiokafka's answer to a call in the state that its dead sender left behind.
+            await self.release([partition])
             return self._failed(partition, error)
         for offset in offsets:
             del lane.ready[offset]
@@ -252,7 +252,7 @@ class TransactionalSink:
         except (KafkaError, TimeoutError) as error:
             await self._close(producer)
             raise self._unreachable(error) from error
-        self._lanes[partition] = _Lane(producer, BatchWriter(producer))
+        self._lanes[partition] = _Lane(producer, BatchWriter(producer, self._limits))
 
     def _producer(self, transactional_id: str) -> AIOKafkaProducer:
         return AIOKafkaProducer(
@@ -260,7 +260,7 @@ class TransactionalSink:
             transactional_id=transactional_id,
             transaction_timeout_ms=int(self._settings.transaction_timeout * 1000),
             compression_type=self._settings.compression,
-            max_batch_size=self._max_batch_bytes,
+            max_batch_size=self._settings.max_batch_bytes,
             max_request_size=self._settings.max_request_bytes,
             request_timeout_ms=int(self._settings.request_timeout * 1000),
             **self._kafka.client_options(),

@@ -9,17 +9,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-Header = tuple[str, bytes | None]
-
-
-@dataclass(frozen=True, slots=True)
-class OutRecord:
-    """One record to be written."""
-
-    topic: str
-    key: bytes | None
-    value: bytes
-    headers: Sequence[Header] = ()
+from worker.sink.limits import MessageLimits, record_size
+from worker.sink.record import OutRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +28,9 @@ class BatchWriter:
     of a partition at a time, so order within a partition is kept.
     """
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
+    def __init__(self, producer: AIOKafkaProducer, limits: MessageLimits) -> None:
         self._producer = producer
+        self._limits = limits
         self._partitions: dict[str, list[int]] = {}
 
     async def submit(self, records: Sequence[OutRecord], indices: Iterable[int]) -> list[SentBatch]:
@@ -49,7 +41,8 @@ class BatchWriter:
             record = records[index]
             place = (record.topic, await self._partition(record.topic, record.key))
             builder, members = open_batches.get(place) or (self._producer.create_batch(), [])
-            if not self._append(builder, record):
+            full = members and builder.size() + record_size(record) > await self._limits.of(record.topic)
+            if full or not self._append(builder, record):
                 sent.append(await self._flush(place, builder, members))
                 builder, members = self._producer.create_batch(), []
                 self._append(builder, record)  # the first record of a batch always fits
