@@ -13,10 +13,13 @@ from worker.settings import Settings
 from worker.telemetry import metrics
 
 if TYPE_CHECKING:
+    from worker.inference.thread import EngineThread
     from worker.sink.producer import Sink
     from worker.source.consumer import KafkaSource
 
 log = structlog.get_logger(__name__)
+
+_ENGINE_SECONDS = 5.0
 
 Service = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
@@ -44,7 +47,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         log.warning("sink.author_key is not set: author hashes can be guessed from known names")
     async with AsyncExitStack() as stack:
         engine = EngineThread(model.engine)
-        stack.callback(engine.close)
+        stack.push_async_callback(_ended, engine)
         source, sink = await stack.enter_async_context(connected(settings))
         log.info("worker.ready", **model.info.model_dump(), engine=model.engine.description)
         pipeline = Pipeline(
@@ -56,6 +59,13 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             task=CryptoTask(model.info, tagger, settings.sink),
         )
         await pipeline.run(stop)
+
+
+async def _ended(engine: "EngineThread") -> None:
+    """A daemon thread in native code takes the process down with SIGABRT when the interpreter ends."""
+    engine.close()
+    if not await asyncio.to_thread(engine.join, _ENGINE_SECONDS):
+        log.warning("engine.abandoned", seconds=_ENGINE_SECONDS)
 
 
 @asynccontextmanager
