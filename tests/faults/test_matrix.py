@@ -1,4 +1,4 @@
-"""A short cut of the matrix: ``make faults`` runs all of it."""
+"""A short cut of the matrix: ``make faults`` runs all of it; kills are in test_worker_faults.py."""
 
 from pathlib import Path
 
@@ -9,7 +9,6 @@ from tests.faults.scenarios import Scenario
 from tests.servers import KafkaServer
 
 SHORT: dict[str, tuple[Scenario, int]] = {
-    "killed": (scenarios.killed, 1),
     "terminated": (scenarios.terminated, 1),
     "terminated twice": (scenarios.terminated_twice, 1),
     "read-only": (scenarios.read_only, 1),
