@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
 
-.PHONY: setup demo demo-traffic test lint bench schemas clean
+.PHONY: setup demo demo-traffic test faults lint bench schemas clean
 
 # Two stamps, so that a demo does not wait for the tools of the tests.
 $(VENV)/.demo: pyproject.toml deploy/constraints.txt
@@ -32,6 +32,10 @@ demo-traffic: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	@$(BIN)/pytest -m 'not slow'
+
+# Every fault and a table of what was lost and repeated; about 10 minutes. tests/faults/README.md has one.
+faults: $(VENV)/.dev
+	@$(BIN)/python -m tests.faults.matrix
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

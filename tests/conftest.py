@@ -1,11 +1,13 @@
 """Fixtures that every test may use: servers, topics, a Redis prefix."""
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 
 import pytest
 import redis
 
+from tests.newer_init import newer_init
 from tests.servers import KafkaServer, Topics, kafka_server, redis_server
 
 
@@ -14,6 +16,13 @@ def kafka() -> Iterator[KafkaServer]:
     """A Kafka-protocol broker for the whole session; see `tests.servers` for which."""
     with kafka_server() as server:
         yield server
+
+
+@pytest.fixture
+def transactions(kafka: KafkaServer) -> Iterator[None]:
+    """Lets this process open transactional producers on whatever broker the tests use."""
+    with contextlib.nullcontext() if kafka.is_apache else newer_init():
+        yield
 
 
 @pytest.fixture(scope="session")

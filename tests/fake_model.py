@@ -36,7 +36,12 @@ class FakeEngine:
     seconds_per_batch: float = 0.0
     broken: bool = False
     immune: bool = False
+    too_many: int | None = None
+    """From this many texts on a batch is out of memory."""
+    fails_at: frozenset[int] = frozenset()
+    """Numbers of the batches, from 0, that fail whole."""
     gate: threading.Event | None = None
+    calls: int = 0
     batches: list[int] = field(default_factory=list)
 
     def prepare(self, batch: Sequence[EncodedText]) -> list[EncodedText]:
@@ -47,6 +52,11 @@ class FakeEngine:
             self.gate.wait()
         if self.seconds_per_batch:
             time.sleep(self.seconds_per_batch)
+        self.calls += 1
+        if self.calls - 1 in self.fails_at:
+            raise RuntimeError("device-side failure")
+        if self.too_many is not None and len(prepared) >= self.too_many:
+            raise MemoryError(f"out of memory on {len(prepared)} texts")
         if self.broken or (not self.immune and any(text.ids[0] for text in prepared)):
             raise RuntimeError("device-side failure")
         self.batches.append(len(prepared))

@@ -9,12 +9,11 @@ from tests.fake_model import FakeEngine, FakeModel
 from tests.kafka_io import settings_for
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
+from worker.app import connected
 from worker.coins import CoinTagger, load_catalogue
 from worker.inference.thread import EngineThread
 from worker.pipeline import Pipeline
 from worker.settings import Settings, SourceSettings
-from worker.sink.producer import KafkaSink
-from worker.source.consumer import KafkaSource
 from worker.tasks import CryptoTask
 
 TAGGER = CoinTagger(load_catalogue())
@@ -46,22 +45,17 @@ async def running_pipeline(
 ) -> AsyncIterator[tuple[Pipeline, asyncio.Event, "asyncio.Task[None]"]]:
     model = FakeModel(engine)
     thread = EngineThread(model.engine)
-    sink = KafkaSink(settings.kafka, settings.sink)
-    await sink.start()
-    source = KafkaSource(settings.topics.raw, settings.kafka, settings.source)
-    await source.start()
-    task = CryptoTask(model.info, TAGGER, settings.sink)
-    pipeline = Pipeline(settings, source=source, sink=sink, model=model, engine=thread, task=task)
     stop = asyncio.Event()
-    running = asyncio.create_task(pipeline.run(stop))
-    try:
-        yield pipeline, stop, running
-    finally:
-        stop.set()
-        await asyncio.gather(running, return_exceptions=True)
-        await source.stop()
-        await sink.stop()
-        thread.close()
+    async with connected(settings) as (source, sink):
+        task = CryptoTask(model.info, TAGGER, settings.sink)
+        pipeline = Pipeline(settings, source=source, sink=sink, model=model, engine=thread, task=task)
+        running = asyncio.create_task(pipeline.run(stop))
+        try:
+            yield pipeline, stop, running
+        finally:
+            stop.set()
+            await asyncio.gather(running, return_exceptions=True)
+    thread.close()
 
 
 async def outcomes(pipeline: Pipeline, running: "asyncio.Task[None]", count: int) -> None:

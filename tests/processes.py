@@ -14,17 +14,31 @@ from worker.settings import Settings
 class KbertProcess:
     """``kbert run`` with the settings of a test."""
 
-    def __init__(self, arguments: list[str], settings: Settings, log: Path, **environment: str) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        settings: Settings,
+        log: Path,
+        module: str = "worker",
+        cwd: Path | None = None,
+        **environment: str,
+    ) -> None:
         self.log = log
         env = {name: value for name, value in os.environ.items() if not name.startswith("KBERT_")}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker", *arguments],
+                [sys.executable, "-m", module, *arguments],
+                cwd=cwd,
                 env=env | environment_of(settings) | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -49,9 +63,16 @@ class KbertProcess:
 
 
 @contextlib.contextmanager
-def kbert(arguments: list[str], settings: Settings, log: Path, **environment: str) -> Iterator[KbertProcess]:
-    """A process that is gone when the block ends."""
-    process = KbertProcess(arguments, settings, log, **environment)
+def kbert(
+    arguments: list[str],
+    settings: Settings,
+    log: Path,
+    module: str = "worker",
+    cwd: Path | None = None,
+    **environment: str,
+) -> Iterator[KbertProcess]:
+    """A process that is gone when the block ends; ``module`` may be a test's own entry."""
+    process = KbertProcess(arguments, settings, log, module, cwd, **environment)
     try:
         yield process
     finally:
@@ -65,6 +86,9 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """The settings as environment variables."""
     variables = {"KBERT_LOG__FORMAT": "json"}
     for section, values in settings.model_dump(exclude_unset=True).items():
+        if not isinstance(values, dict):
+            variables[f"KBERT_{section}".upper()] = str(values)
+            continue
         for name, value in values.items():
             plain = value.get_secret_value() if hasattr(value, "get_secret_value") else value
             variables[f"KBERT_{section}__{name}".upper()] = str(plain)

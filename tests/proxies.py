@@ -1,4 +1,4 @@
-"""A TCP proxy that loses answers."""
+"""TCP proxies that lose answers, or are slow with them."""
 
 import asyncio
 from types import TracebackType
@@ -12,8 +12,10 @@ class LosingProxy:
     caller cannot know.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, delay: float = 0.0) -> None:
+        """``delay``: seconds that each piece of an answer waits."""
         self._target = port
+        self._delay = delay
         self._marker: bytes | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self.lost = 0
@@ -77,6 +79,8 @@ class LosingProxy:
             if doomed.is_set():
                 self.lost += 1
                 raise ConnectionResetError
+            if self._delay:
+                await asyncio.sleep(self._delay)
             back.write(data)
             await back.drain()
         raise ConnectionResetError

@@ -14,10 +14,15 @@ from worker.telemetry import metrics
 
 if TYPE_CHECKING:
     from worker.inference.load import Model
+    from worker.inference.thread import EngineThread
     from worker.inference.turns import Turns
+    from worker.sink.producer import Sink
+    from worker.source.consumer import KafkaSource
     from worker.tasks import Task
 
 log = structlog.get_logger(__name__)
+
+_ENGINE_SECONDS = 5.0
 
 Service = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
@@ -37,8 +42,6 @@ async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", 
     from worker.inference.thread import EngineThread
     from worker.inference.turns import EngineInTurn
     from worker.pipeline import Pipeline
-    from worker.sink.producer import KafkaSink
-    from worker.source.consumer import KafkaSource
 
     model = await asyncio.to_thread(
         load_model,
@@ -52,13 +55,8 @@ async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", 
     )
     async with AsyncExitStack() as stack:
         engine = EngineThread(EngineInTurn(model.engine, turns), name=f"kbert-engine-{name}")
-        stack.callback(engine.close)
-        sink = KafkaSink(settings.kafka, settings.sink)
-        await sink.start()
-        stack.push_async_callback(sink.stop)
-        source = KafkaSource(settings.topics.raw, settings.kafka, settings.source)
-        await source.start()
-        stack.push_async_callback(source.stop)
+        stack.push_async_callback(_ended, engine)
+        source, sink = await stack.enter_async_context(connected(settings))
         log.info("worker.ready", pipeline=name, **model.info.model_dump(), engine=model.engine.description)
         pipeline = Pipeline(
             settings,
@@ -81,6 +79,35 @@ def task_for(name: PipelineName, model: "Model", settings: Settings) -> "Task":
     if settings.sink.author_key is None:
         log.warning("sink.author_key is not set: author hashes can be guessed from known names")
     return CryptoTask(model.info, CoinTagger(load_catalogue(settings.coins.user_file)), settings.sink)
+
+
+async def _ended(engine: "EngineThread") -> None:
+    """A daemon thread in native code takes the process down with SIGABRT when the interpreter ends."""
+    engine.close()
+    if not await asyncio.to_thread(engine.join, _ENGINE_SECONDS):
+        log.warning("engine.abandoned", seconds=_ENGINE_SECONDS)
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> "AsyncIterator[tuple[KafkaSource, Sink]]":
+    """Both ends of a pipeline, as ``delivery`` has them."""
+    from worker.sink.producer import KafkaSink
+    from worker.sink.transactions import TransactionalSink
+    from worker.source.consumer import KafkaSource
+
+    sink: KafkaSink | TransactionalSink
+    transactions: TransactionalSink | None = None
+    if settings.delivery == "exactly_once":
+        sink = transactions = TransactionalSink(settings)
+    else:
+        sink = KafkaSink(settings.kafka, settings.sink)
+    async with AsyncExitStack() as stack:
+        await sink.start()
+        stack.push_async_callback(sink.stop)
+        source = KafkaSource(settings.topics.raw, settings.kafka, settings.source, transactions)
+        await source.start()
+        stack.push_async_callback(source.stop)
+        yield source, sink
 
 
 async def run_aggregates(settings: Settings, stop: asyncio.Event) -> None:

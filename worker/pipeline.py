@@ -33,7 +33,7 @@ from worker.inference.thread import EngineThread
 from worker.inference.tokenising import EncodedText
 from worker.settings import Settings
 from worker.sink.dead_letters import cut, dead_letter
-from worker.sink.producer import Delivery, KafkaSink, OutRecord
+from worker.sink.producer import Delivery, OutRecord, Sink
 from worker.source.consumer import KafkaSource, Record
 from worker.source.decoding import BadMessageError, decode, event_time, record_time
 from worker.tasks import Task
@@ -92,7 +92,7 @@ class Pipeline:
         settings: Settings,
         *,
         source: KafkaSource,
-        sink: KafkaSink,
+        sink: Sink,
         model: Classifier,
         engine: EngineThread,
         task: Task,
@@ -183,7 +183,7 @@ class Pipeline:
     async def _publish(self) -> None:
         while (item := await self._in_order.get()) is not None:
             outcome = item if isinstance(item, _Outcome) else await self._outcome(item)
-            delivery = await self._sink.send(outcome.out)
+            delivery = await self._sink.send(outcome.out, outcome.records)
             await self._unacknowledged.put((outcome, delivery))
         await self._unacknowledged.put(None)
 
@@ -287,11 +287,11 @@ class Pipeline:
             detail = f"the broker refuses the signal of {len(refused.value)} bytes as too large"
             self._refuse(outcome, record, DeadLetterReason.SIGNAL_REJECTED, detail)
             letter = outcome.out[0]
-            if not await (await self._sink.send([letter])).acknowledged():
+            if not await (await self._sink.send([letter], [record])).acknowledged():
                 return
         size = len(letter.value)
         while size := size // 2:
-            if not await (await self._sink.send([cut(letter, size)])).acknowledged():
+            if not await (await self._sink.send([cut(letter, size)], [record])).acknowledged():
                 return
         raise KbertError(
             "The broker refuses even an empty dead letter as too large: "

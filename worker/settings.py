@@ -185,6 +185,16 @@ class SinkSettings(_Section):
     max_unacknowledged: PositiveInt = Field(
         default=8, description="Batches on their way to the broker before the engine waits."
     )
+    transaction_interval: PositiveFloat = Field(
+        default=0.2, description="Exactly once: seconds between commits, the longest that a signal is hidden."
+    )
+    transaction_records: PositiveInt = Field(
+        default=5_000, description="Exactly once: commit earlier when this many records wait."
+    )
+    transaction_timeout: PositiveFloat = Field(
+        default=60.0,
+        description="Exactly once: seconds after which Kafka aborts what a dead worker left open.",
+    )
 
 
 class AggregateSettings(_Section):
@@ -290,6 +300,10 @@ class Settings(BaseSettings):
     pipelines: list[PipelineName] = Field(
         default=["crypto"], min_length=1, description="What `kbert run` works on: crypto, traffic or both."
     )
+    delivery: Literal["at_least_once", "exactly_once"] = Field(
+        default="at_least_once",
+        description="exactly_once: signals, dead letters and offsets in one Kafka transaction.",
+    )
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     topics: TopicSettings = TopicSettings()
@@ -304,6 +318,14 @@ class Settings(BaseSettings):
     serve: ServeSettings = ServeSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _transactions_possible(self) -> Self:
+        if self.delivery == "exactly_once" and not self.kafka.idempotent_producer:
+            raise ValueError(
+                "delivery=exactly_once needs kafka.idempotent_producer=true and a broker with transactions"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

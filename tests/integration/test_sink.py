@@ -1,7 +1,9 @@
 """Records out: order, keys, dead letters with original bytes, what the broker refuses."""
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from schemas.dead_letters import DeadLetterHeaders, DeadLetterReason
 from tests.kafka_io import headers_of, read_topic
@@ -9,6 +11,7 @@ from tests.servers import KafkaServer, Topics
 from worker.errors import ConnectionFailedError
 from worker.settings import KafkaSettings, SinkSettings
 from worker.sink.dead_letters import cut, dead_letter
+from worker.sink.limits import MessageLimits
 from worker.sink.producer import KafkaSink, OutRecord
 
 
@@ -95,6 +98,34 @@ def test_a_cut_dead_letter_says_how_long_the_original_was() -> None:
     short = cut(letter, 10)
     assert short.value == b"x" * 10
     assert ("kbert.original_bytes", b"100") in short.headers
+
+
+async def test_a_record_above_the_topics_limit_is_reported_and_no_batch_is_above_it(
+    kafka: KafkaServer, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await topics.make("small")
+
+    async def limit(_: MessageLimits, asked: str) -> int:
+        assert asked == topic
+        return 10_000
+
+    monkeypatch.setattr(MessageLimits, "_ask", limit)
+    largest = 0
+    send_batch = AIOKafkaProducer.send_batch
+
+    async def weighed(self: AIOKafkaProducer, batch: BatchBuilder, *place: str, partition: int) -> object:
+        nonlocal largest
+        largest = max(largest, batch.size())
+        return await send_batch(self, batch, *place, partition=partition)
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_batch", weighed)
+    sink = await _sink(kafka)
+    values = [b"a" * 1_000] * 12 + [b"b" * 20_000] + [b"c" * 1_000] * 3
+    delivery = await sink.send([OutRecord(topic, None, value) for value in values])
+    assert await delivery.acknowledged() == [12]
+    await sink.stop()
+    assert len(await read_topic(kafka.bootstrap_servers, topic)) == 15
+    assert 5_000 < largest <= 10_000
 
 
 @pytest.mark.apache_kafka

@@ -1,8 +1,7 @@
 """The consumer group that reads raw messages."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -15,36 +14,14 @@ from aiokafka.errors import (
 
 from worker.errors import ConnectionFailedError
 from worker.settings import KafkaSettings, SourceSettings
+from worker.source.committing import Committed, Committer
 from worker.source.ledger import OffsetLedger
+from worker.source.record import Claim, Record
 from worker.telemetry import metrics
 
+__all__ = ["Claim", "KafkaSource", "Record"]
+
 log = structlog.get_logger(__name__)
-
-
-class Claim:
-    """This worker's hold on one partition, from its assignment to its revocation.
-
-    Records carry their claim, so that work for a partition which was given up is
-    dropped wherever it stands, and never committed late.
-    """
-
-    __slots__ = ("active", "partition")
-
-    def __init__(self, partition: TopicPartition) -> None:
-        self.partition = partition
-        self.active = True
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record as it came, with the claim under which it was read."""
-
-    claim: Claim
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
 
 
 class KafkaSource:
@@ -53,13 +30,24 @@ class KafkaSource:
     ``pause()`` is never used (it throws prefetched records away): to hold back, do not
     call ``poll``. ``commit()`` without offsets is never used (it commits what was
     delivered, not what was processed).
+
+    Args:
+        transactions: commits the offsets together with the outcomes; the consumer group where absent.
     """
 
-    def __init__(self, topic: str, kafka: KafkaSettings, settings: SourceSettings) -> None:
+    def __init__(
+        self,
+        topic: str,
+        kafka: KafkaSettings,
+        settings: SourceSettings,
+        transactions: Committer | None = None,
+    ) -> None:
         self._topic = topic
         self._settings = settings
         self._ledger: OffsetLedger[TopicPartition] = OffsetLedger()
         self._claims: dict[TopicPartition, Claim] = {}
+        self._transactions = transactions
+        self._reclaim_at: dict[TopicPartition, float] = {}  # lost in a transaction, and by the loop's clock
         self._progress = asyncio.Event()  # set whenever an offset is finished
         self._committing = asyncio.Lock()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -143,29 +131,64 @@ class KafkaSource:
         A commit that the group refuses (a rebalance is under way) is no error: the
         records are read again by whoever owns them next.
         """
+        # Shielded: a transaction that is cut off in the middle leaves its producer of no more use.
+        await asyncio.shield(asyncio.ensure_future(self._commit()))
+
+    async def _commit(self) -> None:
         async with self._committing:
             positions = self._ledger.committable()
-            if not positions:
-                return
+            if self._transactions is not None:
+                await self._commit_in_transactions(self._transactions, positions)
+            elif positions:
+                await self._commit_to_group(positions)
+
+    async def _commit_to_group(self, positions: dict[TopicPartition, int]) -> None:
+        try:
+            await self._consumer.commit(dict(positions))
+        except (CommitFailedError, IllegalStateError) as error:
+            metrics.COMMITS.labels("refused").inc()
+            log.warning("commit.refused", error=str(error))
+            return
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            metrics.COMMITS.labels("retried").inc()
+            log.warning("commit.failed", error=repr(error))
+            return
+        metrics.COMMITS.labels("done").inc()
+        self._ledger.mark_committed(positions)
+
+    async def _commit_in_transactions(
+        self, transactions: Committer, positions: Mapping[TopicPartition, int]
+    ) -> None:
+        outcomes = await transactions.commit(positions)
+        now = asyncio.get_running_loop().time()
+        for partition, outcome in outcomes.items():
+            if outcome is Committed.DONE:
+                self._ledger.mark_committed({partition: positions[partition]})
+                continue
+            # A group that has thrown this worker out tells it at the next heartbeat, before it can fence
+            # the new owner in turn. One that still counts on it hears nothing: then the claim is renewed.
+            wait = self._settings.session_timeout * (1.0 if outcome is Committed.FENCED else 1 / 3)
+            self._reclaim_at[partition] = now + wait
+            self._give_up([partition])
+        due = [p for p, at in self._reclaim_at.items() if at <= now]
+        for partition in due:
+            del self._reclaim_at[partition]
+        if mine := [p for p in due if p in self._consumer.assignment()]:
+            log.warning("partitions.reclaimed", partitions=sorted(p.partition for p in mine))
             try:
-                await self._consumer.commit(dict(positions))
-            except (CommitFailedError, IllegalStateError) as error:
-                metrics.COMMITS.labels("refused").inc()
-                log.warning("commit.refused", error=str(error))
-                return
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                metrics.COMMITS.labels("retried").inc()
-                log.warning("commit.failed", error=repr(error))
-                return
-            metrics.COMMITS.labels("done").inc()
-            self._ledger.mark_committed(positions)
+                await self._claim(mine)
+            except IllegalStateError:  # a rebalance took them meanwhile
+                self._give_up(mine)
 
     async def commit_forever(self) -> None:
         """Commit at every interval, until cancelled."""
         while True:
-            await asyncio.sleep(self._settings.commit_interval)
+            if self._transactions is not None:
+                await self._transactions.due()
+            else:
+                await asyncio.sleep(self._settings.commit_interval)
             await self.commit()
 
     async def drained(self, timeout: float, partitions: Sequence[TopicPartition] | None = None) -> bool:
@@ -196,6 +219,14 @@ class KafkaSource:
         else:
             log.warning("partitions.given_up", unfinished=self._ledger.outstanding(partitions))
         await self.commit()
+        self._give_up(partitions)
+        for partition in partitions:
+            self._reclaim_at.pop(partition, None)
+        if self._transactions is not None:
+            await self._transactions.release(partitions)
+
+    def _give_up(self, partitions: Iterable[TopicPartition]) -> None:
+        """Work under these claims is dropped wherever it stands."""
         for partition in partitions:
             claim = self._claims.pop(partition, None)
             if claim is not None:
@@ -203,10 +234,26 @@ class KafkaSource:
         self._ledger.release(partitions)
         self._progress.set()
 
-    def _assign(self, partitions: Iterable[TopicPartition]) -> None:
+    async def _claim(self, partitions: Sequence[TopicPartition]) -> None:
+        starts: dict[TopicPartition, int] = {}
+        if self._transactions is not None:
+            await self._transactions.claim(partitions)
+            # Only now is the committed offset final: the consumer may have read an older one by itself.
+            starts = await self._committed(partitions)
+        # No await from here on: what is polled between a seek and its claim is dropped, and passed over.
+        for partition, offset in starts.items():
+            self._consumer.seek(partition, offset)
         for partition in partitions:
             self._claims[partition] = Claim(partition)
         log.info("partitions.assigned", partitions=sorted(p.partition for p in self._claims))
+
+    async def _committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Committed offsets, and the beginning where there is none."""
+        known = {partition: await self._consumer.committed(partition) for partition in partitions}
+        starts = {partition: offset for partition, offset in known.items() if offset is not None}
+        if fresh := [partition for partition in partitions if partition not in starts]:
+            starts |= await self._consumer.beginning_offsets(fresh)
+        return starts
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -220,7 +267,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._guard(self._source._revoke(list(revoked)))
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self._source._assign(assigned)
+        await self._guard(self._source._claim(list(assigned)))
 
     async def _guard(self, work: Any) -> None:
         try:

@@ -12,6 +12,7 @@ SIGNALS: Final = Counter("kbert_signals_total", "Signals acknowledged by the bro
 DEAD_LETTERS: Final = Counter("kbert_dead_letters_total", "Messages that became dead letters.", ["reason"])
 GIVEN_UP: Final = Counter("kbert_given_up_total", "Records dropped because their partition was revoked.")
 COMMITS: Final = Counter("kbert_commits_total", "Offset commits.", ["outcome"])
+TRANSACTIONS: Final = Counter("kbert_transactions_total", "Transactions in exactly-once mode.", ["outcome"])
 REBALANCES: Final = Counter("kbert_rebalances_total", "Revocations of partitions.")
 QUEUE_TOKENS: Final = Gauge("kbert_queue_tokens", "Tokens waiting for the engine.")
 QUEUE_MESSAGES: Final = Gauge("kbert_queue_messages", "Messages waiting for the engine.")

@@ -1,0 +1,152 @@
+"""Worker processes in exactly-once mode that are stopped, killed and continued.
+
+The embedded broker shows what an aborted transaction wrote, so there only losses and offsets
+are judged; the count of exactly one is Apache Kafka's.
+"""
+
+import asyncio
+import os
+import random
+import shlex
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.faults.load import (
+    ENTRY,
+    WORKER,
+    all_there,
+    committed_to_the_end,
+    feed,
+    in_transactions,
+    outcomes,
+    seen,
+    worker_settings,
+)
+from tests.processes import kbert
+from tests.servers import KafkaServer, Topics
+from tests.waiting import eventually
+from worker.sink.admin import wait_until_ready
+
+RESTART = os.environ.get("KBERT_TEST_KAFKA_RESTART")
+
+
+def _environment(kafka: KafkaServer, **more: str) -> dict[str, str]:
+    return more if kafka.is_apache else {"FAULT_NEWER_INIT": "1", **more}
+
+
+def _once_each(count: int) -> Counter[str]:
+    return Counter(f"m{n}" for n in range(count))
+
+
+async def test_a_worker_stopped_in_the_middle_of_a_transaction_comes_back_as_a_zombie_and_changes_nothing(
+    kafka: KafkaServer, topics: Topics, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = in_transactions(await worker_settings(kafka, topics, checkpoint))
+    count = 8_000
+    await feed(settings, 0, count // 2)
+    with kbert(
+        WORKER,
+        settings,
+        tmp_path / "a.log",
+        module=ENTRY,
+        cwd=None,
+        **_environment(kafka, FAULT_STOP_IN_TRANSACTION="6"),
+    ) as zombie:
+        await eventually(lambda: zombie.says("worker.ready"), timeout=60)
+        await eventually(lambda: _stopped(zombie.pid), timeout=60, what="A stopped in its transaction")
+        before = await outcomes(settings)
+        assert before < count // 2, "A was done before it was stopped: the test shows nothing"
+
+        with kbert(
+            WORKER, settings, tmp_path / "b.log", module=ENTRY, cwd=None, **_environment(kafka)
+        ) as heir:
+            # A's session ends, B takes all partitions over and aborts what A left open.
+            await eventually(lambda: heir.says("partitions.assigned"), timeout=60)
+            await all_there(settings, count // 2, timeout=90)
+            await committed_to_the_end(settings, count // 2)
+
+            zombie.send(signal.SIGCONT)
+            await feed(settings, count // 2, count // 2)
+            await eventually(
+                # Fenced, as Apache Kafka says; failed, where time ran out while it was stopped.
+                lambda: zombie.says("transaction.fenced") or zombie.says("transaction.failed"),
+                timeout=60,
+                what="A learns that its transaction is over",
+            )
+            found = await all_there(settings, count, timeout=90)
+            await committed_to_the_end(settings, count)
+            if kafka.is_apache:
+                assert found == _once_each(count)
+            assert zombie.running, "being fenced is no crash"
+            for process in (zombie, heir):
+                process.send(signal.SIGTERM)
+            assert [zombie.wait(), heir.wait()] == [0, 0]
+    if kafka.is_apache:
+        assert await seen(settings) == _once_each(count)
+
+
+@pytest.mark.apache_kafka
+async def test_workers_killed_at_random_moments_leave_every_id_exactly_once(
+    kafka: KafkaServer, topics: Topics, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = in_transactions(await worker_settings(kafka, topics, checkpoint))
+    count = 20_000
+    await feed(settings, 0, count)
+    for number in range(5):
+        with kbert(WORKER, settings, tmp_path / f"{number}.log", module=ENTRY) as worker:
+            goal = await outcomes(settings) + random.randint(200, 2_000)
+
+            async def enough(goal: int = goal) -> bool:
+                return await outcomes(settings) >= goal
+
+            await eventually(enough, timeout=60, interval=0.0)
+            worker.send(signal.SIGKILL)
+            worker.wait()
+    assert await outcomes(settings) < count, "all was done before the last kill: the test shows nothing"
+    with kbert(WORKER, settings, tmp_path / "last.log", module=ENTRY) as worker:
+        found = await all_there(settings, count, timeout=90)
+        await committed_to_the_end(settings, count)
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+    assert found == _once_each(count)
+
+
+@pytest.mark.apache_kafka
+@pytest.mark.skipif(
+    RESTART is None, reason="needs the command that kills and restarts the broker: KBERT_TEST_KAFKA_RESTART"
+)
+@pytest.mark.parametrize("exactly_once", [False, True])
+@pytest.mark.timeout(400)
+async def test_a_broker_killed_and_restarted_loses_nothing(
+    exactly_once: bool, kafka: KafkaServer, topics: Topics, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert RESTART is not None
+    settings = await worker_settings(kafka, topics, checkpoint)
+    if exactly_once:
+        settings = in_transactions(settings)
+    count = 20_000
+    await feed(settings, 0, count)
+    with kbert(WORKER, settings, tmp_path / "first.log", module=ENTRY):
+
+        async def some() -> bool:
+            return await outcomes(settings) > 500
+
+        await eventually(some, timeout=60, interval=0.0)
+        await asyncio.to_thread(subprocess.run, shlex.split(RESTART), check=True)
+        await wait_until_ready(kafka.bootstrap_servers, 120)
+        await feed(settings, count, 2_000)
+        # A worker may give up on a broker that is away for long; its supervisor starts another.
+        with kbert(WORKER, settings, tmp_path / "second.log", module=ENTRY):
+            found = await all_there(settings, count + 2_000, timeout=150)
+            await committed_to_the_end(settings, count + 2_000, timeout=60)
+    if exactly_once:
+        assert found == _once_each(count + 2_000)
+
+
+def _stopped(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T"

@@ -1,0 +1,70 @@
+"""How large a record a topic takes, asked before anything is sent.
+
+Kafka's answer to a batch that is too large comes after the producer has numbered it. The gap in
+the numbers makes an idempotent producer's next batch fail too, and a transaction with it: one
+record too many, and a worker that fails on every start. So it is known beforehand.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from worker.settings import KafkaSettings
+from worker.sink.record import OutRecord
+
+log = structlog.get_logger(__name__)
+
+_KAFKA_DEFAULT: Final = 1_048_588  # message.max.bytes of a broker that nobody configured
+_BATCH_HEADER: Final = 61  # bytes before the first record
+
+
+class MessageLimits:
+    """``max.message.bytes`` of topics, asked once each."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._bytes: dict[str, int] = {}
+
+    async def of(self, topic: str) -> int:
+        """Bytes of the largest batch; Kafka's default where the broker does not tell."""
+        if topic not in self._bytes:
+            self._bytes[topic] = await self._ask(topic)
+        return self._bytes[topic]
+
+    async def too_large(self, records: Sequence[OutRecord]) -> list[int]:
+        """Indices of records that fit into no batch of their topic."""
+        return [
+            index
+            for index, record in enumerate(records)
+            if _BATCH_HEADER + record_size(record) > await self.of(record.topic)
+        ]
+
+    async def _ask(self, topic: str) -> int:
+        admin = AIOKafkaAdminClient(**self._kafka.client_options())
+        try:
+            await admin.start()
+            responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        except KafkaError as error:
+            log.warning("limits.unknown", topic=topic, assumed=_KAFKA_DEFAULT, error=repr(error))
+            return _KAFKA_DEFAULT
+        finally:
+            await admin.close()
+        for response in responses:
+            for _, _, _, _, entries in response.resources:
+                for name, value, *_ in entries:
+                    if name == "max.message.bytes" and value:
+                        return int(value)
+        return _KAFKA_DEFAULT
+
+
+def record_size(record: OutRecord) -> int:
+    """Bytes of a record in a batch at most, before compression."""
+    size: int = DefaultRecordBatchBuilder.estimate_size_in_bytes(
+        record.key, record.value, list(record.headers)
+    )
+    return size

@@ -1,0 +1,32 @@
+"""One record as it was read, and the hold under which it was."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition
+
+
+class Claim:
+    """This worker's hold on one partition, from its assignment to its revocation.
+
+    Records carry their claim, so that work for a partition which was given up is
+    dropped wherever it stands, and never committed late.
+    """
+
+    __slots__ = ("active", "partition")
+
+    def __init__(self, partition: TopicPartition) -> None:
+        self.partition = partition
+        self.active = True
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it came, with the claim under which it was read."""
+
+    claim: Claim
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
