@@ -9,6 +9,7 @@ from tests.faults.load import WORKER, all_there, committed_to_the_end, feed, out
 from tests.processes import kbert
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
+from worker.source.counting import TopicCounter
 
 
 async def test_a_worker_killed_in_the_middle_loses_nothing(
@@ -18,15 +19,16 @@ async def test_a_worker_killed_in_the_middle_loses_nothing(
     count = 20_000
     await feed(settings, 0, count)
     at_least = random.randint(200, 2_000)
-    with kbert(WORKER, settings, tmp_path / "first.log") as first:
-        await eventually(lambda: first.says("worker.ready"), timeout=60)
+    async with TopicCounter(settings.kafka, settings.topics.signals) as counter:
+        with kbert(WORKER, settings, tmp_path / "first.log") as first:
 
-        async def enough() -> bool:
-            return await outcomes(settings) >= at_least
+            async def enough() -> bool:
+                counts = await counter.update(timeout=0.02, at_most=0.05)
+                return first.running and counts[settings.topics.signals] >= at_least
 
-        await eventually(enough, timeout=60, interval=0.0)
-        first.send(signal.SIGKILL)
-        first.wait()
+            await eventually(enough, timeout=60, interval=0.0)
+            first.send(signal.SIGKILL)
+            first.wait()
     at_kill = await outcomes(settings)
     assert at_kill < count, "the worker was done before it was killed: the test shows nothing"
 

@@ -148,7 +148,7 @@ async def _flood(settings: Settings, count: int, as_json: bool, stop: asyncio.Ev
             async with asyncio.timeout(_FLOOD_TIMEOUT), stream, outcomes:
                 counting = asyncio.create_task(_count(stream, settings, recount))
                 while signals + letters < count and not stop.is_set():
-                    counts = await outcomes.update(timeout=0.1)
+                    counts = await outcomes.update(timeout=0.1, at_most=0.3)
                     signals, letters = counts[settings.topics.signals], counts[settings.topics.dead_letter]
                     progress.update(bar, completed=signals + letters)
                 await sending
