@@ -11,3 +11,11 @@ class ConfigurationError(KbertError):
 
 class ConnectionFailedError(KbertError):
     """Kafka or Redis could not be reached; the message names the address setting."""
+
+
+def kafka_unreachable(bootstrap_servers: str, error: Exception) -> ConnectionFailedError:
+    """The sentence for a broker that does not answer."""
+    return ConnectionFailedError(
+        f"No Kafka broker answers at kafka.bootstrap_servers={bootstrap_servers}: "
+        f"start one or correct the setting ({error})."
+    )

@@ -8,7 +8,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from worker.errors import ConnectionFailedError
+from worker.errors import kafka_unreachable
 from worker.settings import KafkaSettings, SinkSettings
 from worker.sink.limits import MessageLimits
 from worker.sink.record import Header, OutRecord
@@ -94,10 +94,7 @@ class KafkaSink:
             await self._producer.start()
         except KafkaError as error:
             await self._producer.stop()
-            raise ConnectionFailedError(
-                f"No Kafka broker answers at kafka.bootstrap_servers={self._address}: "
-                f"start one or correct the setting ({error})."
-            ) from error
+            raise kafka_unreachable(self._address, error) from error
 
     async def stop(self) -> None:
         """Flush and close; brokers that are silent are not waited for longer than for a batch."""

@@ -7,7 +7,7 @@ from typing import Final
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from worker.errors import ConfigurationError, ConnectionFailedError
+from worker.errors import ConfigurationError, kafka_unreachable
 from worker.settings import Settings
 
 _DAY_MS: Final = 24 * 3600 * 1000
@@ -108,8 +108,5 @@ async def _connect(settings: Settings) -> AIOKafkaAdminClient:
         await admin.start()
     except KafkaError as error:
         await admin.close()
-        raise ConnectionFailedError(
-            f"No Kafka broker answers at kafka.bootstrap_servers={settings.kafka.bootstrap_servers}: "
-            f"start one or correct the setting ({error})."
-        ) from error
+        raise kafka_unreachable(settings.kafka.bootstrap_servers, error) from error
     return admin

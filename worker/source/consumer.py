@@ -12,7 +12,7 @@ from aiokafka.errors import (
     KafkaError,
 )
 
-from worker.errors import ConnectionFailedError
+from worker.errors import kafka_unreachable
 from worker.settings import KafkaSettings, SourceSettings
 from worker.source.committing import Committed, Committer
 from worker.source.ledger import OffsetLedger
@@ -78,10 +78,7 @@ class KafkaSource:
             await self._consumer.start()
         except KafkaError as error:
             await self._consumer.stop()
-            raise ConnectionFailedError(
-                f"No Kafka broker answers at kafka.bootstrap_servers={self._address}: "
-                f"start one or correct the setting ({error})."
-            ) from error
+            raise kafka_unreachable(self._address, error) from error
 
     async def stop(self) -> None:
         """Commit what is finished and leave the group; a broker that is silent is not waited for."""

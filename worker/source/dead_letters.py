@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from schemas.dead_letters import DeadLetterHeaders, DeadLetterReason
-from worker.errors import ConfigurationError, ConnectionFailedError
+from worker.errors import ConfigurationError, kafka_unreachable
 from worker.settings import KafkaSettings
 
 
@@ -77,10 +77,7 @@ async def read_dead_letters(
         await consumer.start()
     except KafkaError as error:
         await consumer.stop()
-        raise ConnectionFailedError(
-            f"No Kafka broker answers at kafka.bootstrap_servers={kafka.bootstrap_servers}: "
-            f"start one or correct the setting ({error})."
-        ) from error
+        raise kafka_unreachable(kafka.bootstrap_servers, error) from error
     try:
         partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
         if not partitions:

@@ -13,7 +13,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from worker.errors import ConnectionFailedError
+from worker.errors import kafka_unreachable
 from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
 
 log = structlog.get_logger(__name__)
@@ -87,10 +87,7 @@ class SignalFollower:
             await self._consumer.start()
         except KafkaError as error:
             await self._consumer.stop()
-            raise ConnectionFailedError(
-                f"No Kafka broker answers at kafka.bootstrap_servers={self._address}: "
-                f"start one or correct the setting ({error})."
-            ) from error
+            raise kafka_unreachable(self._address, error) from error
 
     async def stop(self) -> None:
         """Commit what is applied and leave the group; a broker that is silent is not waited for."""
