@@ -29,7 +29,8 @@ class RawMessage(BaseModel):
         default="unknown", max_length=200, description="Where it was found: a room, board or newswire."
     )
     kind: Literal["chat", "news"] | None = Field(
-        default=None, description="Where absent: news if there is a title, else chat."
+        default=None,
+        description="Where absent: a source of that name, else news if there is a title, else chat.",
     )
     text: str | None = None
     title: str | None = None

@@ -99,6 +99,7 @@ def test_kind_is_given_or_follows_the_title() -> None:
     assert message_kind(decode(b"x", LIMIT)) == "chat"
     assert message_kind(decode(b'{"title": "x"}', LIMIT)) == "news"
     assert message_kind(decode(b'{"text": "x", "kind": "news"}', LIMIT)) == "news"
+    assert message_kind(decode(b'{"text": "x", "source": "news"}', LIMIT)) == "news"
 
 
 def test_event_time_is_clamped_by_the_record_and_not_by_the_clock() -> None:

@@ -53,8 +53,9 @@ def message_text(message: RawMessage) -> str:
 
 
 def message_kind(message: RawMessage) -> str:
-    """``chat`` or ``news``: as given, or by whether there is a title."""
-    return message.kind or ("news" if message.title is not None else "chat")
+    """``chat`` or ``news``: as given, by a source of that name, or by whether there is a title."""
+    named = message.source if message.source in ("chat", "news") else None
+    return message.kind or named or ("news" if message.title is not None else "chat")
 
 
 def event_time(published_at: datetime | None, record_time: datetime, max_future: float) -> datetime:
