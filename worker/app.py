@@ -53,6 +53,8 @@ async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", 
         threads=settings.model.threads,
         offline=settings.model.offline,
     )
+    if name == "crypto" and settings.sink.author_key is None:
+        log.warning("sink.author_key is not set: author hashes can be guessed from known names")
     async with AsyncExitStack() as stack:
         engine = EngineThread(EngineInTurn(model.engine, turns), name=f"kbert-engine-{name}")
         stack.push_async_callback(_ended, engine)
@@ -76,8 +78,6 @@ def task_for(name: PipelineName, model: "Model", settings: Settings) -> "Task":
 
     if name == "traffic":
         return TrafficTask(model.info, model.tokeniser.separator)
-    if settings.sink.author_key is None:
-        log.warning("sink.author_key is not set: author hashes can be guessed from known names")
     return CryptoTask(model.info, CoinTagger(load_catalogue(settings.coins.user_file)), settings.sink)
 
 
