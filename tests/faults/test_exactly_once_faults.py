@@ -46,7 +46,7 @@ async def test_a_worker_stopped_in_the_middle_of_a_transaction_comes_back_as_a_z
     kafka: KafkaServer, topics: Topics, checkpoint: Path, tmp_path: Path
 ) -> None:
     settings = in_transactions(await worker_settings(kafka, topics, checkpoint))
-    count = 8_000
+    count = 40_000  # half of it lasts for many rounds of transactions: A is stopped in the second
     await feed(settings, 0, count // 2)
     with kbert(
         WORKER,
