@@ -1,8 +1,4 @@
-"""Worker processes in exactly-once mode that are stopped, killed and continued.
-
-The embedded broker shows what an aborted transaction wrote, so there only losses and offsets
-are judged; the count of exactly one is Apache Kafka's.
-"""
+"""Worker processes in exactly-once mode that are stopped, killed and continued: on Apache Kafka."""
 
 import asyncio
 import os
@@ -42,6 +38,9 @@ def _once_each(count: int) -> Counter[str]:
     return Counter(f"m{n}" for n in range(count))
 
 
+# Not on the embedded broker: it ends no transaction by itself, and in one run of four the reader did not
+# see the last ids within 90 s after A, stopped in its transaction, had gone on. The cause was not found.
+@pytest.mark.apache_kafka
 async def test_a_worker_stopped_in_the_middle_of_a_transaction_comes_back_as_a_zombie_and_changes_nothing(
     kafka: KafkaServer, topics: Topics, checkpoint: Path, tmp_path: Path
 ) -> None:
