@@ -12,10 +12,10 @@ from aiokafka.errors import (
     KafkaError,
 )
 
-from worker.errors import kafka_unreachable
 from worker.settings import KafkaSettings, SourceSettings
 from worker.source.committing import Committed, Committer
 from worker.source.ledger import OffsetLedger
+from worker.source.membership import join, leave
 from worker.source.record import Claim, Record
 from worker.telemetry import metrics
 
@@ -73,23 +73,11 @@ class KafkaSource:
         Raises:
             ConnectionFailedError: no broker answers.
         """
-        self._consumer.subscribe([self._topic], listener=_Listener(self))
-        try:
-            await self._consumer.start()
-        except KafkaError as error:
-            await self._consumer.stop()
-            raise kafka_unreachable(self._address, error) from error
+        await join(self._consumer, self._topic, _Listener(self), self._address)
 
     async def stop(self) -> None:
         """Commit what is finished and leave the group; a broker that is silent is not waited for."""
-        try:
-            async with asyncio.timeout(self._settings.drain_timeout):
-                try:
-                    await self.commit()
-                finally:
-                    await self._consumer.stop()
-        except TimeoutError:
-            log.warning("source.stop_abandoned", seconds=self._settings.drain_timeout)
+        await leave(self._consumer, self.commit, self._settings.drain_timeout, event="source.stop_abandoned")
 
     async def poll(self, max_records: int, timeout: float = 0.2) -> list[Record]:
         """Read the next records and track their offsets.

@@ -5,7 +5,6 @@ and what it has applied is known to Redis (the fences), not only to Kafka. So it
 again what was applied, and does so on purpose after each assignment.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -13,8 +12,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from worker.errors import kafka_unreachable
 from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
+from worker.source.membership import join, leave
 
 log = structlog.get_logger(__name__)
 
@@ -82,23 +81,13 @@ class SignalFollower:
         Raises:
             ConnectionFailedError: no broker answers.
         """
-        self._consumer.subscribe([self._topic], listener=_Listener(self))
-        try:
-            await self._consumer.start()
-        except KafkaError as error:
-            await self._consumer.stop()
-            raise kafka_unreachable(self._address, error) from error
+        await join(self._consumer, self._topic, _Listener(self), self._address)
 
     async def stop(self) -> None:
         """Commit what is applied and leave the group; a broker that is silent is not waited for."""
-        try:
-            async with asyncio.timeout(self._settings.session_timeout):
-                try:
-                    await self.commit()
-                finally:
-                    await self._consumer.stop()
-        except TimeoutError:
-            log.warning("aggregates.stop_abandoned", seconds=self._settings.session_timeout)
+        await leave(
+            self._consumer, self.commit, self._settings.session_timeout, event="aggregates.stop_abandoned"
+        )
 
     async def poll(self, timeout: float = 0.2) -> dict[Partition, list[SignalRecord]]:
         """Next records of each partition, in offset order."""
