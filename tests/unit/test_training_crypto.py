@@ -15,13 +15,16 @@ from tokenizers import Tokenizer
 
 from schemas.labels import ACTIONS, SENTIMENTS
 from tests.unit.training_toys import row, toy_rows, write_base, write_jsonl
-from worker.training.crypto import CryptoTrainConfig, Parts, Round, add_extra, divide, train
+from worker.training.crypto import CryptoTrainConfig, train
 from worker.training.evaluate import report
 from worker.training.export import dequantise, loaded_tensors, quantise
 from worker.training.heads import CRYPTO_HEADS, HeadSpec
 from worker.training.lexical import LexicalTeacher
 from worker.training.losses import head_loss, soft_target
+from worker.training.mixture import Round
 from worker.training.model import MultiHeadModel, grow_embeddings, load_encoder
+from worker.training.objective import HeadsObjective
+from worker.training.parts import Parts, add_extra, divide
 from worker.training.predictions import Predictions, Truth, predict_logits
 from worker.training.spelling import Speller
 from worker.training.trainer import Reader, Stage, StageConfig, StateMismatchError
@@ -91,7 +94,9 @@ def toy_stage(base: Path, folder: Path, **changes: Any) -> tuple[Stage, Reader]:
     model = MultiHeadModel(encoder, CRYPTO_HEADS, "mean", 0.1)
     settings = StageConfig("crypto", epochs=2, batch_size=8, learning_rate=1e-3, average=0.9)
     folder.mkdir(exist_ok=True)
-    stage = Stage(model, CRYPTO_HEADS, replace(settings, **changes), folder, Console(quiet=True))
+    stage = Stage(
+        model, HeadsObjective(CRYPTO_HEADS), replace(settings, **changes), folder, Console(quiet=True)
+    )
     return stage, Reader(tokenizer, "", 32, 1)
 
 

@@ -1,22 +1,24 @@
-"""The recipe of the bundled crypto model: an intermediate stage on public data, then the labelled texts."""
+"""The recipe of the crypto model: stages on public data, then the labelled texts."""
 
-import random
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from worker.training.augment import augment
-from worker.training.datasets import PACKAGED, SHORT, LabelledText, load_all
+from worker.training.datasets import EXTRA, PACKAGED, LabelledText, load_all
 from worker.training.examples import Example
 from worker.training.heads import CRYPTO_HEADS, PUBLIC_HEADS
-from worker.training.splits import Part, near_duplicate_groups, split
+from worker.training.mixture import Mixture, Round
+from worker.training.parts import add_extra, divide
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from tokenizers import Tokenizer
+    from transformers import BertModel
 
-    from worker.training.lexical import LexicalTeacher
     from worker.training.model import MultiHeadModel
+    from worker.training.objective import Objective
     from worker.training.predictions import Floats
     from worker.training.trainer import Reader, Stage, StageConfig
 
@@ -24,33 +26,18 @@ PUBLIC_MAX_LENGTH: Final = 96
 """Tokens read of a public row; 95 % of them are shorter, and the tail would be a third of the time."""
 SENTIMENT_FROM_RATING: Final = ("aux_rating", "head_senti")
 VALIDATION_THRESHOLD: Final = 0.4
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round over the labelled texts, from a warm-up to a learning rate of 0.
-
-    Mixed in for each epoch: ``splices`` new texts with the opinion of TF-IDF, of which ``fragments`` are a
-    few words only; ``replay`` rows of the public stage; ``background`` everyday texts. ``augmented`` is the
-    share of labelled texts that are changed, ``spelled`` that of pieces broken into letters in half of all
-    texts.
-    """
-
-    epochs: int
-    batch: int
-    rate: float
-    splices: int = 1500
-    fragments: float = 0.0
-    replay: int = 300
-    background: int = 200
-    augmented: float = 0.7
-    spelled: float = 0.0
-
+VOCABULARY: Final = "tokenizer.json"
 
 ROUNDS: Final = (
     Round(epochs=12, batch=32, rate=8e-5),
     Round(epochs=6, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),
 )
+PUBLISHED_ROUNDS: Final = (
+    Round(epochs=5, batch=32, rate=2e-5, splices=0, replay=0, background=0, augmented=0.0),
+)
+"""As BERT-base is commonly tuned; nothing is mixed in."""
+BASE_SIZE: Final = 768
+"""Hidden size from which an encoder counts as BERT-base and gets the published recipe."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +46,27 @@ class CryptoTrainConfig:
 
     ``data`` is split; ``extra`` is only learned from, without what is close to a held-back text. ``base``
     holds a BERT encoder with its tokenizer.json, ``public`` the public sets (None skips the intermediate
-    stage), ``init`` the folder of an earlier run whose intermediate stage is taken over. ``public_steps``
-    ends that stage early, without waiting for its decay (None: one pass). ``leave_out`` names registers that
-    are kept out of training, to see how the model does on other text.
+    stage), ``mlm`` files of unlabelled texts for masked-language modelling before it, ``init`` the folder of
+    an earlier run whose stages before the labelled texts are taken over. ``teacher`` names crypto models to
+    learn from as well. ``public_steps`` ends the public stage early, without waiting for its decay (None: one
+    pass). ``leave_out`` names registers that are kept out of training, to see how the model does on other
+    text.
     """
 
     base: Path
     out: Path
     data: tuple[Path, ...] = (PACKAGED,)
-    extra: tuple[Path, ...] = (SHORT,)
+    extra: tuple[Path, ...] = EXTRA
     public: Path | None = None
+    mlm: tuple[Path, ...] = ()
     init: Path | None = None
+    teacher: tuple[str, ...] = ()
     name: str = "kbert-crypto-small"
     layers: int = 8
     max_length: int = 200
     pooling: str = "mean"
     text_prefix: str = "query: "
+    mlm_epochs: int = 1
     public_steps: int | None = 2250
     public_rate: float = 1e-4
     public_batch: int = 64
@@ -83,82 +75,49 @@ class CryptoTrainConfig:
     layer_decay: float = 0.95
     average: float = 0.99
     smoothing: float = 0.1
+    balance: float = 0.5
+    accumulate: int = 1
     patience: int = 0
     threads: int | None = None
     seed: int = 1
     leave_out: tuple[str, ...] = field(default=())
 
+    @classmethod
+    def for_encoder(cls, base: Path, out: Path, **given: Any) -> "CryptoTrainConfig":
+        """The defaults that suit the encoder in ``base``: those above, or the published ones for BERT-base.
 
-@dataclass(frozen=True)
-class Parts:
-    """Rows by the part that they fall into."""
-
-    train: list[LabelledText]
-    validation: list[LabelledText]
-    test: list[LabelledText]
-
-
-def divide(rows: Sequence[LabelledText], leave_out: Sequence[str] = ()) -> Parts:
-    """Split by hash. With ``leave_out``, the test part is those registers, whole, and nothing else."""
-    parts: dict[Part, list[LabelledText]] = {"train": [], "validation": [], "test": []}
-    for row, part in zip(rows, split([row.text for row in rows]), strict=True):
-        if row.file in leave_out:
-            parts["test"].append(row)
-        else:
-            parts["train" if leave_out and part == "test" else part].append(row)
-    return Parts(parts["train"], parts["validation"], parts["test"])
-
-
-def add_extra(parts: Parts, extra: Sequence[LabelledText]) -> Parts:
-    """The parts with the extra texts in the train part, without those that a held-back text is close to."""
-    held = [*parts.validation, *parts.test]
-    groups = near_duplicate_groups([row.text for row in (*held, *extra)])
-    taken = set(groups[: len(held)])
-    fresh = [row for row, group in zip(extra, groups[len(held) :], strict=True) if group not in taken]
-    return Parts(parts.train + fresh, parts.validation, parts.test)
-
-
-@dataclass(frozen=True)
-class _Mixture:
-    """What the epochs of a round are made of."""
-
-    part: Round
-    rows: Sequence[LabelledText]
-    teacher: "LexicalTeacher | None"
-    public: Sequence[Example]
-    background: Sequence[Example]
-
-    def epoch(self, number: int, rng: random.Random) -> list[Example]:
-        """The examples of one epoch; in the first the labelled texts are as they were written."""
-        part = self.part
-        examples = []
-        for row in self.rows:
-            example = row.example()
-            if number > 0 and rng.random() < part.augmented:
-                example = Example(augment(row.text, rng, has_coins=bool(row.coins)), example.targets)
-            examples.append(example)
-        if self.teacher is not None:
-            examples += self.teacher.examples(part.splices, part.fragments, rng)
-        examples += rng.sample(self.public, min(part.replay, len(self.public)))
-        examples += rng.sample(self.background, min(part.background, len(self.background)))
-        return examples
+        ``given`` goes before both. Raises FileNotFoundError where the folder holds no config.json.
+        """
+        path = base / "config.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: --base takes the folder of a BERT encoder")
+        published: dict[str, Any] = {}
+        if json.loads(path.read_text(encoding="utf-8")).get("hidden_size", 0) >= BASE_SIZE:
+            published = {
+                "name": "kbert-crypto",
+                "layers": 1_000,
+                "pooling": "cls",
+                "text_prefix": "",
+                "public_rate": 2e-5,
+                "rounds": PUBLISHED_ROUNDS,
+                "dropout": 0.1,
+                "layer_decay": 1.0,
+                "average": 0.0,
+            }
+        return cls(base=base, out=out, **(published | given))
 
 
 class _Recipe:
     """The steps of one run."""
 
     def __init__(self, config: CryptoTrainConfig, console: "Console") -> None:
-        from tokenizers import Tokenizer
-
         self.config = config
         self.console = console
         self.rows = load_all(config.data)
         self.parts = divide(self.rows, config.leave_out)
         if config.extra:
             self.parts = add_extra(self.parts, load_all(config.extra))
-        self.tokenizer: Tokenizer = Tokenizer.from_file(str(self._base_tokenizer()))
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
+        self.tokenizer = self._tokenizer(self._base_tokenizer())
         self.pad_id: int = 0
 
     def _base_tokenizer(self) -> Path:
@@ -169,68 +128,127 @@ class _Recipe:
             )
         return path
 
-    def build(self, public: Sequence[Example]) -> "MultiHeadModel":
-        """The encoder with the heads of the first stage, its vocabulary grown by what the data needs."""
+    def encoder(self) -> "BertModel":
+        """The pretrained encoder, its vocabulary grown by what the data needs, or that of ``init``."""
         import torch
 
-        from worker.training.model import MultiHeadModel, grow_embeddings, load_encoder
-        from worker.training.vocabulary import extend_tokenizer, missing_characters
+        from worker.training.model import load_encoder
 
         config = self.config
         torch.manual_seed(config.seed)
         encoder = load_encoder(config.base, config.layers, 0.0, config.max_length)
         self.pad_id = encoder.config.pad_token_id or 0
-        characters = missing_characters(self.tokenizer, [row.text for row in self.rows], 2)
-        characters += missing_characters(self.tokenizer, [example.text for example in public], 20)
-        grown = extend_tokenizer(self.tokenizer, dict.fromkeys(characters))
-        grow_embeddings(encoder, self.tokenizer, grown)
-        self.tokenizer = grown
-        return MultiHeadModel(encoder, PUBLIC_HEADS if public else CRYPTO_HEADS, config.pooling, 0.1)
+        if config.init is not None:
+            path = config.init / VOCABULARY
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{path} is missing: --init takes the output of a run with --public or --mlm"
+                )
+            self._adopt(encoder, self._tokenizer(path))
+        return encoder
 
-    def stage(self, model: "MultiHeadModel", config: "StageConfig") -> "Stage":
+    def _tokenizer(self, path: Path) -> "Tokenizer":
+        from tokenizers import Tokenizer
+
+        tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    def _adopt(self, encoder: "BertModel", tokenizer: "Tokenizer") -> None:
+        """Go on with a tokenizer whose pieces begin with those of today's."""
+        from worker.training.model import grow_embeddings
+
+        grow_embeddings(encoder, self.tokenizer, tokenizer)
+        self.tokenizer = tokenizer
+
+    def grow(self, encoder: "BertModel", texts: Sequence[str]) -> None:
+        """Pieces for the characters that the labelled texts use twice, or ``texts`` use often."""
+        from worker.training.vocabulary import extend_tokenizer, missing_characters
+
+        rows = [row.text for row in (*self.rows, *self.parts.train)]
+        characters = missing_characters(self.tokenizer, dict.fromkeys(rows), 2)
+        characters += missing_characters(self.tokenizer, texts, 20)
+        if characters:
+            self._adopt(encoder, extend_tokenizer(self.tokenizer, dict.fromkeys(characters)))
+
+    def stage(self, model: "MultiHeadModel", objective: "Objective", config: "StageConfig") -> "Stage":
         """A stage, at the place where an earlier run of it stopped."""
         from worker.training.trainer import Stage
 
-        stage = Stage(model, (*CRYPTO_HEADS, *PUBLIC_HEADS), config, self.config.out, self.console)
+        stage = Stage(model, objective, config, self.config.out, self.console)
         if stage.resume():
             self.console.print(f"{config.name}: resumed at step {stage.step}")
         return stage
 
     def reader(self, max_length: int) -> "Reader":
-        """How texts become token ids."""
+        """How texts become token ids; WordPiece has no letters to break its pieces into."""
         from worker.training.spelling import Speller
         from worker.training.trainer import Reader
 
-        speller = Speller(self.tokenizer)
+        unigram = type(self.tokenizer.model).__name__ == "Unigram"
+        speller = Speller(self.tokenizer) if unigram else None
         return Reader(self.tokenizer, self.config.text_prefix, max_length, self.pad_id, speller)
 
-    def intermediate(self, model: "MultiHeadModel", public: Sequence[Example]) -> "MultiHeadModel":
-        """The public stage, or its result from the folder ``init``."""
+    def adapt(self, encoder: "BertModel") -> "BertModel":
+        """Masked-language modelling on unlabelled texts and the labelled ones of the train part."""
         import torch
 
+        from worker.training.objective import MaskedModel, MaskedObjective
+        from worker.training.trainer import StageConfig
+        from worker.training.unlabelled import load_texts
+
+        config = self.config
+        texts = list(dict.fromkeys([*load_texts(config.mlm), *(row.text for row in self.parts.train)]))
+        model = MaskedModel(encoder)
+        done = config.out / "mlm.pt"
+        if done.is_file():
+            model.load_state_dict(torch.load(done, weights_only=True))
+            return encoder
+        stage = StageConfig(
+            name="mlm",
+            epochs=config.mlm_epochs,
+            batch_size=config.public_batch,
+            learning_rate=config.public_rate,
+            head_factor=5.0,
+            seed=config.seed,
+            save_every=250,
+        )
+        examples = [Example(text, {}) for text in texts]
+        objective = MaskedObjective(self.tokenizer)
+        self.stage(model, objective, stage).run(lambda _epoch, _rng: examples, self.reader(PUBLIC_MAX_LENGTH))
+        torch.save(model.state_dict(), done)
+        return encoder
+
+    def intermediate(self, encoder: "BertModel", public: Sequence[Example]) -> "MultiHeadModel":
+        """The public stage, or its result from the folder ``init``; without either, fresh heads."""
+        import torch
+
+        from worker.training.model import MultiHeadModel
+        from worker.training.objective import HeadsObjective
         from worker.training.trainer import StageConfig
 
         config = self.config
         done = (config.init or config.out) / "public.pt"
-        if config.init is not None and not done.is_file():
-            raise FileNotFoundError(f"{done} is missing: --init takes the output of a run with --public")
+        heads = PUBLIC_HEADS if public or done.is_file() else CRYPTO_HEADS
+        model = MultiHeadModel(encoder, heads, config.pooling, 0.1)
         if done.is_file():
             model.load_state_dict(torch.load(done, weights_only=True))
-            return model
-        stage = StageConfig(
-            name="public",
-            epochs=1,
-            batch_size=config.public_batch,
-            learning_rate=config.public_rate,
-            smoothing=config.smoothing,
-            seed=config.seed,
-            save_every=250,
-        )
-        read = self.reader(PUBLIC_MAX_LENGTH)
-        model = self.stage(model, stage).run(
-            lambda _epoch, _rng: public, read, stop_after=config.public_steps
-        )
-        torch.save(model.state_dict(), done)
+        elif public:
+            stage = StageConfig(
+                name="public",
+                epochs=1,
+                batch_size=config.public_batch,
+                learning_rate=config.public_rate,
+                smoothing=config.smoothing,
+                seed=config.seed,
+                save_every=250,
+            )
+            read = self.reader(PUBLIC_MAX_LENGTH)
+            model = self.stage(model, HeadsObjective(PUBLIC_HEADS), stage).run(
+                lambda _epoch, _rng: public, read, stop_after=config.public_steps
+            )
+            torch.save(model.state_dict(), done)
         return model
 
     def logits(self, model: "MultiHeadModel", rows: Sequence[LabelledText]) -> dict[str, "Floats"]:
@@ -276,28 +294,28 @@ class _Recipe:
         import torch
 
         from worker.training.background import load_background
+        from worker.training.distil import ModelTeacher
         from worker.training.lexical import LexicalTeacher
 
         config = self.config
         torch.manual_seed(config.seed + 1)
         model.add_heads(CRYPTO_HEADS)
-        if public:
+        source, target = SENTIMENT_FROM_RATING
+        if source in model.heads:
             # Ratings of films and outlooks of prices are two scales of the same five steps.
-            source, target = SENTIMENT_FROM_RATING
             model.heads[target].load_state_dict(model.heads[source].state_dict())
         model.set_dropout(config.dropout)
-        teacher = LexicalTeacher(self.parts.train) if any(r.splices for r in config.rounds) else None
+        lexical = LexicalTeacher(self.parts.train) if any(r.splices for r in config.rounds) else None
+        teacher = ModelTeacher.load(config.teacher) if config.teacher else None
         background = load_background(config.public) if config.public is not None else []
+        mixture = Mixture(self.parts.train, lexical, teacher, public, background, config.smoothing)
         for number, part in enumerate(config.rounds):
-            model = self.round(
-                model, number, part, _Mixture(part, self.parts.train, teacher, public, background)
-            )
+            model = self.round(model, number, part, mixture)
         return model
 
-    def round(
-        self, model: "MultiHeadModel", number: int, part: Round, mixture: "_Mixture"
-    ) -> "MultiHeadModel":
+    def round(self, model: "MultiHeadModel", number: int, part: Round, mixture: Mixture) -> "MultiHeadModel":
         """One round, ending with its best epoch on the validation part."""
+        from worker.training.objective import HeadsObjective
         from worker.training.trainer import StageConfig
 
         config = self.config
@@ -305,17 +323,21 @@ class _Recipe:
             name="crypto" if number == 0 else f"crypto{number + 1}",
             epochs=part.epochs,
             batch_size=part.batch,
+            accumulate=config.accumulate,
             learning_rate=part.rate,
             warmup=0.1,
             layer_decay=config.layer_decay,
             head_factor=5.0,
             smoothing=config.smoothing,
             average=config.average,
+            balance=config.balance,
             patience=config.patience,
             spelled=part.spelled,
             seed=config.seed,
         )
-        return self.stage(model, stage).run(mixture.epoch, self.reader(config.max_length), self.validate)
+        return self.stage(model, HeadsObjective((*CRYPTO_HEADS, *PUBLIC_HEADS)), stage).run(
+            lambda epoch, rng: mixture.epoch(part, epoch, rng), self.reader(config.max_length), self.validate
+        )
 
     def export(self, model: "MultiHeadModel") -> Path:
         """Calibrate on the validation part and write the checkpoint; returns its folder."""
@@ -365,9 +387,15 @@ def train(config: CryptoTrainConfig) -> Path:
         f"train {len(parts.train)}, validation {len(parts.validation)}, test {len(parts.test)} texts"
     )
     public = load_public(config.public) if config.public is not None else []
-    model = recipe.build(public)
-    if public:
-        model = recipe.intermediate(model, public)
+    encoder = recipe.encoder()
+    if config.init is None:
+        recipe.grow(encoder, [example.text for example in public])
+        recipe.tokenizer.save(str(config.out / VOCABULARY))
+        if config.mlm:
+            encoder = recipe.adapt(encoder)
+    model = recipe.intermediate(encoder, public)
+    if config.init is not None:
+        recipe.grow(model.bert, ())
     model = recipe.fine_tune(model, public)
     folder = recipe.export(model)
     shown = "  ".join(f"{key} {value:.3f}" for key, value in recipe.measure(model, parts.test).items())

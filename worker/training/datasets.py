@@ -14,7 +14,8 @@ from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS, Action, Emotion, Senti
 from worker.training.examples import Example
 
 PACKAGED: Final = Path(__file__).parent / "data" / "crypto_ko.jsonl.gz"
-SHORT: Final = Path(__file__).parent / "data" / "short_ko.jsonl.gz"
+EXTRA: Final = (Path(__file__).parent / "data" / "short_ko.jsonl.gz",)
+"""Packaged texts that are only learned from, never judged on."""
 _LISTS: Final = ("coins", "emotions")
 _SUFFIXES: Final = (".jsonl", ".csv")
 

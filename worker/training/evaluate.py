@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from schemas.labels import ACTIONS, EMOTIONS, SCORES, SENTIMENTS
 from worker.training.baseline import TfidfBaseline
-from worker.training.crypto import divide
 from worker.training.datasets import PACKAGED, LabelledText, load_all
 from worker.training.metrics import (
     bootstrap,
@@ -20,6 +19,7 @@ from worker.training.metrics import (
     precision_recall_f1,
     rank_correlation,
 )
+from worker.training.parts import divide
 from worker.training.predictions import Bools, Floats, Ints, Predictions, Truth
 from worker.training.report import (
     BaselineReport,

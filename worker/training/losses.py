@@ -25,8 +25,8 @@ def soft_target(head: HeadSpec, label: int, smoothing: float) -> tuple[float, ..
     return tuple(soft)
 
 
-def class_weights(examples: Sequence[Example], head: HeadSpec) -> "Tensor":
-    """Weights [size] by the inverse square root of class frequency, mean 1 over the examples."""
+def class_weights(examples: Sequence[Example], head: HeadSpec, power: float = 0.5) -> "Tensor":
+    """Weights [size] by class frequency to the power of -``power``, mean 1 over the examples."""
     import torch
 
     counts = torch.zeros(head.size)
@@ -34,7 +34,7 @@ def class_weights(examples: Sequence[Example], head: HeadSpec) -> "Tensor":
         label = example.targets.get(head.name)
         if isinstance(label, int):
             counts[label] += 1
-    weights = counts.clamp(min=1).rsqrt()
+    weights = counts.clamp(min=1) ** -power
     normalised: Tensor = weights * counts.sum() / (weights * counts).sum().clamp(min=1e-9)
     return normalised
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from torch import Tensor, nn
 
@@ -11,6 +11,9 @@ from worker.training.heads import HeadSpec
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import BertModel
+
+UNKNOWN: Final = ("<unk>", "[UNK]")
+"""What SentencePiece and WordPiece vocabularies call an unknown piece."""
 
 
 def _table(rows: Tensor, padding: int | None = None) -> nn.Embedding:
@@ -60,10 +63,10 @@ def grow_embeddings(encoder: "BertModel", old: "Tokenizer", new: "Tokenizer") ->
 
     table = encoder.embeddings.word_embeddings
     rows = [table.weight.detach()]
-    unknown = old.token_to_id("<unk>")
+    unknown = next((i for name in UNKNOWN if (i := old.token_to_id(name)) is not None), None)
     mean = table.weight.detach().mean(0)
     for index in range(old.get_vocab_size(), new.get_vocab_size()):
-        parts = unicodedata.normalize("NFD", new.id_to_token(index) or "")
+        parts = unicodedata.normalize("NFD", (new.id_to_token(index) or "").removeprefix("##"))
         known = [i for part in parts if (i := old.token_to_id(part)) is not None and i != unknown]
         rows.append((table.weight.detach()[known].mean(0) if known else mean)[None])
     encoder.embeddings.word_embeddings = _table(torch.cat(rows), table.padding_idx)

@@ -140,6 +140,7 @@ class _Recipe:
 
     def train(self, model: "TrafficModel") -> "TrafficModel":
         """Fine-tune and return the best epoch."""
+        from worker.training.objective import HeadsObjective
         from worker.training.traffic_model import TRAFFIC_HEADS, TrafficModel
         from worker.training.trainer import Reader, Stage, StageConfig
 
@@ -162,7 +163,7 @@ class _Recipe:
 
         stage = Stage(
             model,
-            TRAFFIC_HEADS,
+            HeadsObjective(TRAFFIC_HEADS),
             StageConfig(
                 name="traffic",
                 epochs=config.epochs,
@@ -172,7 +173,7 @@ class _Recipe:
                 layer_decay=config.layer_decay,
                 smoothing=config.smoothing,
                 average=config.average,
-                balance=bool(config.views),
+                balance=0.5 if config.views else 0.0,
                 seed=config.seed,
             ),
             config.out,

@@ -12,12 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.optim.swa_utils import AveragedModel
 from torch.optim.swa_utils import get_ema_multi_avg_fn as ema
 
-from worker.training.batches import Batch, collate, encode, plan
+from worker.training.batches import Batch, encode, plan
 from worker.training.curve import write_curve
 from worker.training.examples import Example
-from worker.training.heads import HeadSpec
-from worker.training.losses import class_weights, head_loss
 from worker.training.model import MultiHeadModel
+from worker.training.objective import Objective
 from worker.training.spelling import Speller
 
 if TYPE_CHECKING:
@@ -44,7 +43,8 @@ class Reader:
 @dataclass(frozen=True)
 class StageConfig:
     """How one stage trains. ``learning_rate`` is that of the heads; layer n of the encoder, counted from
-    the top, gets it times ``layer_decay`` to the n."""
+    the top, gets it times ``layer_decay`` to the n. Classes weigh by their frequency to the power of
+    -``balance``: 0 leaves them as they are, 1 makes them equal."""
 
     name: str
     epochs: int
@@ -58,7 +58,7 @@ class StageConfig:
     accumulate: int = 1
     clip: float = 1.0
     average: float = 0.0
-    balance: bool = True
+    balance: float = 0.5
     patience: int = 0
     spelled: float = 0.0
     save_every: int = 500
@@ -92,41 +92,19 @@ def _device() -> "torch.device":
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def batch_loss(
-    model: MultiHeadModel,
-    batch: Batch,
-    heads: Sequence[HeadSpec],
-    weights: dict[str, "Tensor"],
-) -> "Tensor":
-    """Weighted sum of the heads' losses; a head counts by the part of the batch that has a target for it."""
-    device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16):
-        vector = model.pooled(batch.ids.to(device), batch.mask.to(device))
-    outputs = {
-        name: head(model.dropout(vector)) for name, head in model.heads.items() if name in batch.targets
-    }
-    total = vector.new_zeros(())
-    for head in heads:
-        if head.name in batch.targets:
-            rows, targets = (t.to(device) for t in batch.targets[head.name])
-            loss = head_loss(head, outputs[head.name][rows], targets, weights)
-            total = total + head.weight * loss * len(rows) / len(batch.ids)
-    return total
-
-
 class Stage:
     """A stage over a model, with its optimiser, its averaged weights and its place, all of which resume."""
 
     def __init__(
         self,
         model: MultiHeadModel,
-        heads: Sequence[HeadSpec],
+        objective: Objective,
         config: StageConfig,
         folder: Path,
         console: Console,
     ) -> None:
         self.model = model.to(_device())
-        self.heads = heads
+        self.objective = objective
         self.config = config
         self.folder = folder
         self.console = console
@@ -201,7 +179,7 @@ class Stage:
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)
         self.model.train()
         for batch in batches:
-            loss = batch_loss(self.model, batch, self.heads, weights) / len(batches)
+            loss = self.objective.loss(self.model, batch, weights) / len(batches)
             torch.autograd.backward(loss)
             self.losses.append(float(loss.detach()) * len(batches))
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -267,15 +245,8 @@ class Stage:
                 rows = encode(read.tokenizer, [e.text for e in examples], read.prefix, read.max_length)
                 if read.speller is not None and config.spelled:
                     rows = [self._spelled(row, read, rng) for row in rows]
-                weights = (
-                    {
-                        h.name: class_weights(examples, h).to(_device())
-                        for h in self.heads
-                        if h.kind in ("class", "ordinal")
-                    }
-                    if config.balance
-                    else {}
-                )
+                weights = self.objective.weights(examples, config.balance)
+                weights = {name: value.to(_device()) for name, value in weights.items()}
                 batches = plan([len(r) for r in rows], config.batch_size, rng)
                 groups = [
                     batches[i : i + config.accumulate] for i in range(0, len(batches), config.accumulate)
@@ -285,12 +256,8 @@ class Stage:
                         self.save()
                         return self.model
                     made = [
-                        collate(
-                            [examples[i] for i in b],
-                            [rows[i] for i in b],
-                            self.heads,
-                            read.pad_id,
-                            config.smoothing,
+                        self.objective.collate(
+                            [examples[i] for i in b], [rows[i] for i in b], read.pad_id, config.smoothing
                         )
                         for b in group
                     ]

@@ -28,12 +28,24 @@ def missing_characters(tokenizer: "Tokenizer", texts: Iterable[str], min_count: 
 
 
 def extend_tokenizer(tokenizer: "Tokenizer", characters: Iterable[str]) -> "Tokenizer":
-    """A copy of a Unigram tokenizer with the characters as pieces behind the known ones."""
+    """A copy of a Unigram or WordPiece tokenizer with the characters as pieces behind the known ones.
+
+    A WordPiece tokenizer gets each of them twice: at the start of a word, and inside it.
+    """
     from tokenizers import Tokenizer
 
     spec = json.loads(tokenizer.to_str())
-    if spec["model"]["type"] != "Unigram":
-        raise ValueError(f"only a Unigram tokenizer takes new pieces, not {spec['model']['type']}")
-    spec["model"]["vocab"] += [[char, NEW_PIECE_SCORE] for char in characters]
+    vocabulary = spec["model"]["vocab"]
+    match spec["model"]["type"]:
+        case "Unigram":
+            vocabulary += [[char, NEW_PIECE_SCORE] for char in characters]
+        case "WordPiece":
+            inside = spec["model"]["continuing_subword_prefix"]
+            free = max(tokenizer.get_vocab().values()) + 1
+            pieces = [piece for char in characters for piece in (char, f"{inside}{char}")]
+            new = [piece for piece in pieces if piece not in vocabulary]
+            vocabulary |= {piece: free + i for i, piece in enumerate(new)}
+        case other:
+            raise ValueError(f"only a Unigram or WordPiece tokenizer takes new pieces, not {other}")
     extended: Tokenizer = Tokenizer.from_str(json.dumps(spec, ensure_ascii=False))
     return extended

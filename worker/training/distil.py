@@ -1,0 +1,63 @@
+"""Learning from finished models: what they say of a text is mixed into its targets, or is its target."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from worker.training.examples import Example, Target
+from worker.training.heads import CRYPTO_HEADS
+from worker.training.losses import soft_target
+from worker.training.predictions import Floats, Predictions
+
+if TYPE_CHECKING:
+    from worker.inference.load import Model
+
+SHARE: Final = 0.5
+"""How much of a target comes from the teacher where the text has a label of its own."""
+_KINDS: Final = {head.name: head for head in CRYPTO_HEADS}
+
+
+def mixed(name: str, own: Target, said: Sequence[float], share: float, smoothing: float) -> Target:
+    """A target of the head ``name``, to ``share`` the teacher's opinion; what is unknown is its alone."""
+    soft = soft_target(_KINDS[name], own, smoothing) if isinstance(own, int) else own
+    return tuple(t if np.isnan(o) else (1 - share) * o + share * t for o, t in zip(soft, said, strict=True))
+
+
+@dataclass(frozen=True)
+class ModelTeacher:
+    """One or more crypto models, whose probabilities and scores are averaged."""
+
+    models: "Sequence[Model]"
+    share: float = SHARE
+
+    @classmethod
+    def load(cls, refs: Sequence[str]) -> "ModelTeacher":
+        """From checkpoint folders or Hub ids. Raises CheckpointError where one cannot be used."""
+        from worker.inference.load import load_model
+
+        return cls([load_model(ref, head_set="crypto", precision="auto") for ref in refs])
+
+    def opinions(self, texts: Sequence[str]) -> Mapping[str, Floats]:
+        """For each crypto head what the teachers say of the texts [N, size]."""
+        said = [Predictions.of_signals(model.classify(texts)) for model in self.models]
+        return {
+            "head_senti": np.mean([p.sentiment for p in said], 0),
+            "head_act": np.mean([p.action for p in said], 0),
+            "head_emo": np.mean([p.emotions for p in said], 0),
+            "head_reg": np.mean([p.scores for p in said], 0),
+        }
+
+    def teach(self, examples: Sequence[Example], smoothing: float) -> list[Example]:
+        """The examples with the teachers' opinion in the targets of all four crypto heads."""
+        opinions = self.opinions([example.text for example in examples])
+        taught = []
+        for i, example in enumerate(examples):
+            targets = dict(example.targets)
+            for name, said in opinions.items():
+                opinion = tuple(map(float, said[i]))
+                own = targets.get(name)
+                targets[name] = opinion if own is None else mixed(name, own, opinion, self.share, smoothing)
+            taught.append(Example(example.text, targets))
+        return taught

@@ -1,0 +1,61 @@
+"""What the epochs of the labelled stage are made of."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.training.augment import augment
+from worker.training.datasets import LabelledText
+from worker.training.examples import Example
+
+if TYPE_CHECKING:
+    from worker.training.distil import ModelTeacher
+    from worker.training.lexical import LexicalTeacher
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round over the labelled texts, from a warm-up to a learning rate of 0.
+
+    Mixed in for each epoch: ``splices`` new texts with the opinion of TF-IDF, of which ``fragments`` are a
+    few words only; ``replay`` rows of the public stage; ``background`` everyday texts. ``augmented`` is the
+    share of labelled texts that are changed, ``spelled`` that of pieces broken into letters in half of all
+    texts.
+    """
+
+    epochs: int
+    batch: int
+    rate: float
+    splices: int = 1500
+    fragments: float = 0.0
+    replay: int = 300
+    background: int = 200
+    augmented: float = 0.7
+    spelled: float = 0.0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What the epochs are drawn from: labelled texts, splices of them, public rows, everyday texts."""
+
+    rows: Sequence[LabelledText]
+    lexical: "LexicalTeacher | None"
+    teacher: "ModelTeacher | None"
+    public: Sequence[Example]
+    background: Sequence[Example]
+    smoothing: float
+
+    def epoch(self, part: Round, number: int, rng: random.Random) -> list[Example]:
+        """The examples of one epoch; in the first the labelled texts are as they were written."""
+        examples = []
+        for row in self.rows:
+            example = row.example()
+            if number > 0 and rng.random() < part.augmented:
+                example = Example(augment(row.text, rng, has_coins=bool(row.coins)), example.targets)
+            examples.append(example)
+        if self.lexical is not None:
+            examples += self.lexical.examples(part.splices, part.fragments, rng)
+        examples += rng.sample(self.public, min(part.replay, len(self.public)))
+        examples += rng.sample(self.background, min(part.background, len(self.background)))
+        return self.teacher.teach(examples, self.smoothing) if self.teacher is not None else examples
