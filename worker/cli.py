@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from worker import __version__
+from worker.commands.common import AsJson, ModelRef
+from worker.commands.common import settings_in_force as _settings
+from worker.commands.models import evaluate_app, train_app
 from worker.commands.narrative import narrative_app
 from worker.errors import KbertError
-from worker.settings import PIPELINES, PipelineName, Settings, load_settings
+from worker.settings import PIPELINES, load_settings
 
 if TYPE_CHECKING:
     from worker.source.dead_letters import DeadLetterFilter
@@ -25,8 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Korean crypto chatter in through Kafka, trading signals out, per-coin aggregates in Redis.",
 )
-train_app = typer.Typer(no_args_is_help=True, help="Fine-tune a model.")
-evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a model on labelled data.")
 dead_letter_app = typer.Typer(no_args_is_help=True, help="List, show and replay what has no signal.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 app.add_typer(train_app, name="train")
@@ -72,13 +73,6 @@ class Only(StrEnum):
 _BY_DEFAULT = (Only.WORKER, Only.AGGREGATES)
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-ModelRef = Annotated[
-    str | None,
-    typer.Option("--model", metavar="DIR_OR_HUB_ID", help="Checkpoint; the bundled model where absent."),
-]
-
-
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
@@ -120,7 +114,7 @@ def serve(
     """HTTP API, live streams and the web page, until SIGTERM or Ctrl-C."""
     from worker.app import run_services, stop_on_signals
 
-    settings = _settings(None)
+    settings = _settings()
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = settings.model_copy(update={"serve": settings.serve.model_copy(update=given)})
 
@@ -150,7 +144,7 @@ def demo(
     """The whole flow on embedded servers, with the bundled model and sample messages."""
     from worker.commands.demo import run_demo
 
-    settings = _settings(None, quiet=True)
+    settings = _settings(quiet=True)
     if pipeline == "traffic":
         from worker.commands.demo_traffic import run_traffic_demo
 
@@ -208,7 +202,7 @@ def watch(
     chosen = next((w for w in WINDOWS if w == window), None)
     if chosen is None:
         raise typer.BadParameter(f"--window is one of {', '.join(WINDOWS)}")
-    settings = _settings(None)
+    settings = _settings()
 
     async def work() -> None:
         async with stop_on_signals() as stop:
@@ -228,148 +222,13 @@ def topics(
     """Describe the topics, and create them."""
     from worker.commands.topics import show_topics
 
-    _run(show_topics(_settings(None), create=create, as_json=as_json))
+    _run(show_topics(_settings(), create=create, as_json=as_json))
 
 
 @app.command()
 def config() -> None:
     """Print the settings in force; secrets are masked."""
-    print(_settings(None).model_dump_json(indent=2))
-
-
-@train_app.command("crypto")
-def train_crypto(
-    base: Annotated[Path, typer.Option(help="Directory of the pretrained encoder.")],
-    out: Annotated[Path, typer.Option(help="Where the model goes.")],
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(help="JSONL or CSV by the labelling guide; the packaged set where absent."),
-    ] = None,
-    public: Annotated[
-        Path | None, typer.Option(help="Directory of public sets for the intermediate stage.")
-    ] = None,
-) -> None:
-    """Fine-tune the four crypto heads."""
-    _settings(None)
-    from worker.training.crypto import CryptoTrainConfig
-    from worker.training.crypto import train as train_model
-    from worker.training.datasets import PACKAGED
-
-    print(train_model(CryptoTrainConfig(base=base, out=out, data=tuple(data or [PACKAGED]), public=public)))
-
-
-@train_app.command("traffic")
-def train_traffic(
-    *,
-    base: Annotated[Path, typer.Option(help="Directory of the pretrained encoder.")],
-    out: Annotated[Path, typer.Option(help="Where the model and the training curve go.")],
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(help="JSONL with title, body and label 0 or 1; the packaged set where absent."),
-    ] = None,
-    public: Annotated[Path | None, typer.Option(help="Directory of public sets, for --background.")] = None,
-    init: Annotated[
-        Path | None, typer.Option(help="Checkpoint of this project whose encoder is taken over.")
-    ] = None,
-    name: Annotated[str, typer.Option(help="Name in the signals.")] = "kbert-traffic",
-    layers: Annotated[int, typer.Option(min=1, help="First layers that are kept; all by default.")] = 1_000,
-    max_length: Annotated[int, typer.Option(min=16, max=512, help="Tokens.")] = 512,
-    pooling: Annotated[Literal["cls", "mean"], typer.Option(help="What the pooler reads.")] = "cls",
-    prefix: Annotated[str, typer.Option(help="Put before each text.")] = "",
-    epochs: Annotated[int, typer.Option(min=1)] = 5,
-    rate: Annotated[float, typer.Option(help="Learning rate.")] = 2e-5,
-    batch: Annotated[int, typer.Option(min=1)] = 16,
-    views: Annotated[
-        int, typer.Option(min=0, help="Cut and reworded views of each article an epoch; 0: as it is.")
-    ] = 0,
-    briefs: Annotated[
-        int, typer.Option(min=0, help="Short items an epoch, made from sentences with slots.")
-    ] = 0,
-    background: Annotated[
-        int, typer.Option(min=0, help="Public news texts an epoch, as non-negative; needs --public.")
-    ] = 0,
-    smoothing: Annotated[float, typer.Option(min=0, max=0.5, help="Of the labels.")] = 0.0,
-    average: Annotated[
-        float, typer.Option(min=0, max=0.9999, help="Decay of averaged weights; 0: off.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option()] = 42,
-) -> None:
-    """Fine-tune the traffic classifier; the defaults are the published recipe for BERT-base."""
-    _settings(None)
-    from worker.training.articles import PACKAGED_ARTICLES
-    from worker.training.traffic import TrafficTrainConfig
-    from worker.training.traffic import train_traffic as train_model
-
-    print(
-        train_model(
-            TrafficTrainConfig(
-                base=base,
-                out=out,
-                data=tuple(data or [PACKAGED_ARTICLES]),
-                public=public,
-                init=init,
-                name=name,
-                layers=layers,
-                max_length=max_length,
-                pooling=pooling,
-                text_prefix=prefix,
-                epochs=epochs,
-                rate=rate,
-                batch=batch,
-                views=views,
-                briefs=briefs,
-                background=background,
-                smoothing=smoothing,
-                average=average,
-                seed=seed,
-            )
-        )
-    )
-
-
-@evaluate_app.command("traffic")
-def evaluate_traffic(
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(help="JSONL with title, body and label; the packaged set where absent."),
-    ] = None,
-    model: ModelRef = None,
-    part: Annotated[
-        Literal["test", "all"] | None,
-        typer.Option(help="Held-back part or every article; every one where --data is given."),
-    ] = None,
-    baseline: Annotated[bool, typer.Option(help="Train and measure the TF-IDF baseline beside it.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a traffic model: the table of its card."""
-    import orjson
-
-    settings = _settings(model, pipeline="traffic").of("traffic")
-    from worker.training.traffic_evaluate import evaluate_traffic as evaluate_model
-
-    report = evaluate_model(settings.model.ref, data or [], baseline=baseline, part=part)
-    print(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2).decode() if as_json else report.text())
-
-
-@evaluate_app.command("crypto")
-def evaluate_crypto(
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(help="JSONL or CSV by the labelling guide; the held-back part where absent."),
-    ] = None,
-    model: ModelRef = None,
-    baseline: Annotated[bool, typer.Option(help="Train and measure the TF-IDF baseline beside it.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a crypto model."""
-    import orjson
-
-    settings = _settings(model)
-    from worker.inference.load import BUNDLED
-    from worker.training.evaluate import evaluate_crypto as evaluate_model
-
-    report = evaluate_model(settings.model.ref or str(BUNDLED / "crypto"), data or [], baseline)
-    print(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2).decode() if as_json else report.text())
+    print(_settings().model_dump_json(indent=2))
 
 
 @bench_app.command("engine")
@@ -387,7 +246,7 @@ def bench_pipeline(as_json: AsJson = False) -> None:
     """End to end through an embedded broker, beside the engine alone and plain transformers."""
     from worker.benchmarks.pipeline import bench_pipeline as measure
 
-    settings = _settings(None, quiet=True)
+    settings = _settings(quiet=True)
     with _status() as tell:
         result = asyncio.run(measure(settings, report=tell))
     _print_result(result, as_json)
@@ -398,7 +257,7 @@ def bench_aggregates(as_json: AsJson = False) -> None:
     """Signals into an embedded Redis, and reads out of it."""
     from worker.benchmarks.aggregates import bench_aggregates as measure
 
-    _settings(None, quiet=True)
+    _settings(quiet=True)
     with _status() as tell:
         tell("signals into Redis")
         result = measure()
@@ -424,7 +283,7 @@ def dead_letter_list(
     from worker.commands.dead_letter import list_dead_letters
 
     wanted = _dead_letter_filter(reason, since, until, None)
-    _run(list_dead_letters(_settings(None), wanted, limit=limit, as_json=as_json))
+    _run(list_dead_letters(_settings(), wanted, limit=limit, as_json=as_json))
 
 
 @dead_letter_app.command("show")
@@ -435,7 +294,7 @@ def dead_letter_show(
     """One dead letter whole."""
     from worker.commands.dead_letter import show_dead_letter
 
-    _run(show_dead_letter(_settings(None), place, raw=raw))
+    _run(show_dead_letter(_settings(), place, raw=raw))
 
 
 @dead_letter_app.command("replay")
@@ -451,7 +310,7 @@ def dead_letter_replay(
 
     if not everything and not (reason or since or until or place):
         raise typer.BadParameter("say which: --reason, --since, --until, --place, or --all")
-    settings = _settings(None)
+    settings = _settings()
     wanted = _dead_letter_filter(reason, since, until, place)
 
     async def work() -> None:
@@ -493,20 +352,6 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone
         sys.exit(141)
-
-
-def _settings(model: str | None, *, quiet: bool = False, pipeline: PipelineName = "crypto") -> Settings:
-    """Settings in force, and logs set up by them."""
-    from worker.telemetry.logs import configure_logging
-
-    settings = load_settings()
-    if model is not None:
-        settings = settings.with_model(pipeline, model)
-    log = settings.log
-    if quiet and "level" not in log.model_fields_set:
-        log = log.model_copy(update={"level": "error"})  # the board has the terminal
-    configure_logging(log)
-    return settings
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -264,7 +264,7 @@ class TestBundled:
     def test_bf16_keeps_the_answers(self) -> None:
         from worker.training.datasets import PACKAGED, load_all
 
-        texts = [row.text for row in load_all([PACKAGED])][:300]
+        texts = [row.text for row in load_all(PACKAGED)][:300]
         exact, coarse = (load_model(precision=name, threads=1).classify(texts) for name in ("fp32", "bf16"))
         for field in ("sentiment_strength", "action_signal"):
             same = [left[field] == right[field] for left, right in zip(exact, coarse, strict=True)]

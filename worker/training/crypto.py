@@ -55,7 +55,7 @@ class CryptoTrainConfig:
 
     base: Path
     out: Path
-    data: tuple[Path, ...] = (PACKAGED,)
+    data: tuple[Path, ...] = PACKAGED
     extra: tuple[Path, ...] = EXTRA
     public: Path | None = None
     mlm: tuple[Path, ...] = ()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS, Action, Emotion, Sentiment
 from worker.training.examples import Example
 
-PACKAGED: Final = Path(__file__).parent / "data" / "crypto_ko.jsonl.gz"
+PACKAGED: Final = (Path(__file__).parent / "data" / "crypto_ko.jsonl.gz",)
 EXTRA: Final = (Path(__file__).parent / "data" / "short_ko.jsonl.gz",)
 """Packaged texts that are only learned from, never judged on."""
 _LISTS: Final = ("coins", "emotions")

@@ -1,6 +1,7 @@
 """Judging a crypto model on labelled texts, through the inference that the worker runs."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from schemas.labels import ACTIONS, EMOTIONS, SCORES, SENTIMENTS
 from worker.training.baseline import TfidfBaseline
+from worker.training.compare import Comparison, compare
 from worker.training.datasets import PACKAGED, LabelledText, load_all
 from worker.training.metrics import (
     bootstrap,
@@ -144,26 +146,52 @@ def _baseline(train: Sequence[LabelledText], rows: Sequence[LabelledText], truth
     )
 
 
-def evaluate_crypto(
-    model_ref: str, files: Sequence[Path], baseline: bool, part: Literal["test", "all"] | None = None
-) -> CryptoReport:
-    """Judge the model ``model_ref`` (a folder or Hub id) on labelled files, fp32.
+@dataclass(frozen=True)
+class Judged:
+    """The texts that a model is judged on, what a baseline may learn from, and which part they are."""
+
+    part: str
+    rows: list[LabelledText]
+    taught: list[LabelledText]
+
+
+def chosen_texts(files: Sequence[Path], part: Literal["test", "all"] | None = None) -> Judged:
+    """Which labelled texts to judge on.
 
     ``part`` "test" takes the part of the files that `kbert train crypto` keeps out of training, "all" every
     row. By default: the test part of the packaged texts where no file is given, else all of the files, which
-    is right for texts that the model never saw. With ``baseline`` a TF-IDF model is trained beside it, on the
-    train part of the same files ("test") or on the packaged texts ("all").
+    is right for texts that the model never saw. A baseline learns from the train part of the same files
+    ("test") or from the packaged texts ("all").
     """
-    from worker.inference.load import load_model
-
     part = part or ("all" if files else "test")
-    rows = load_all(files or [PACKAGED])
+    rows = load_all(files or PACKAGED)
     if part == "test":
         parts = divide(rows)
-        judged, taught = parts.test, parts.train
-    else:
-        known = {row.text for row in rows}
-        judged, taught = rows, [row for row in load_all([PACKAGED]) if row.text not in known]
+        return Judged(part, parts.test, parts.train)
+    known = {row.text for row in rows}
+    return Judged(part, rows, [row for row in load_all(PACKAGED) if row.text not in known])
+
+
+def predict(model_ref: str, rows: Sequence[LabelledText]) -> Predictions:
+    """What the model (a folder or Hub id) says of the texts, fp32."""
+    from worker.inference.load import load_model
+
     model = load_model(model_ref, head_set="crypto", precision="fp32")
-    said = Predictions.of_signals(model.classify([row.text for row in judged]))
-    return report(model_ref, part, judged, said, taught if baseline else None)
+    return Predictions.of_signals(model.classify([row.text for row in rows]))
+
+
+def evaluate_crypto(
+    model_ref: str, files: Sequence[Path], baseline: bool, part: Literal["test", "all"] | None = None
+) -> CryptoReport:
+    """Judge the model ``model_ref`` on labelled files; with ``baseline`` a TF-IDF model beside it."""
+    judged = chosen_texts(files, part)
+    said = predict(model_ref, judged.rows)
+    return report(model_ref, judged.part, judged.rows, said, judged.taught if baseline else None)
+
+
+def compare_crypto(
+    model_ref: str, other_ref: str, files: Sequence[Path], part: Literal["test", "all"] | None = None
+) -> Comparison:
+    """Two models on the same labelled files, with paired tests."""
+    rows = chosen_texts(files, part).rows
+    return compare((model_ref, other_ref), Truth.of(rows), predict(model_ref, rows), predict(other_ref, rows))

@@ -39,6 +39,10 @@ class Truth:
             np.array([[row.certainty, row.relevance, row.toxicity] for row in rows]),
         )
 
+    def take(self, rows: npt.NDArray[np.intp]) -> "Truth":
+        """The labels of some of the texts; an index may come twice."""
+        return Truth(**{name: values[rows] for name, values in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -61,6 +65,10 @@ class Predictions:
             np.array([[name in signal["emotions"] for name in EMOTIONS] for signal in signals]),
             np.array([[signal[name] for name in SCORES] for signal in signals]),
         )
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "Predictions":
+        """The answers for some of the texts; an index may come twice."""
+        return Predictions(**{name: values[rows] for name, values in vars(self).items()})
 
     @classmethod
     def of_logits(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 Interval = tuple[float, float]
@@ -79,6 +80,18 @@ class CryptoReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON types."""
         return asdict(self)
+
+    def plot(self, folder: Path) -> list[Path]:
+        """Write the two confusion matrices as PNG into ``folder``; returns their paths."""
+        from worker.training.confusion_plot import plot_confusion
+
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for name, head in (("sentiment", self.sentiment), ("action", self.action)):
+            paths.append(folder / f"confusion_{name}.png")
+            title = f"{name}, {self.texts} texts, macro-F1 {head.macro_f1:.3f}"
+            plot_confusion(head.confusion, list(head.classes), title, paths[-1])
+        return paths
 
     def text(self) -> str:
         """The report as a page of text."""

@@ -1,0 +1,126 @@
+"""What the crypto recipe takes besides labels: unlabelled texts, an earlier run, teachers, other encoders."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from tests.unit.training_toys import row, toy_rows, write_base, write_jsonl
+from worker.training.crypto import PUBLISHED_ROUNDS, CryptoTrainConfig, train
+from worker.training.datasets import DatasetError
+from worker.training.distil import mixed
+from worker.training.examples import Example
+from worker.training.mixture import Round
+from worker.training.model import load_encoder
+from worker.training.objective import MaskedModel, MaskedObjective
+from worker.training.trainer import Reader, Stage, StageConfig
+from worker.training.unlabelled import load_texts
+from worker.training.vocabulary import extend_tokenizer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+def config(base: Path, folder: Path, count: int = 60) -> CryptoTrainConfig:
+    data = write_jsonl(toy_rows(count), folder / "toy.jsonl")
+    start = CryptoTrainConfig(base=base, out=folder / "run", data=(data,), extra=(), max_length=32)
+    return replace(start, rounds=(Round(epochs=1, batch=16, rate=1e-3, splices=0),))
+
+
+def test_masked_pieces_are_guessed_better_with_time(base: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    torch.manual_seed(3)
+    model = MaskedModel(load_encoder(base, 2, 0.0, 32))
+    lines = ("오늘 비트 진짜 간다", "지금 이더 해킹 조심", "아침 점심 저녁 탑승")
+    examples = [Example(line, {}) for line in lines * 40]
+    settings = StageConfig("mlm", epochs=8, batch_size=16, learning_rate=3e-3)
+    stage = Stage(model, MaskedObjective(tokenizer), settings, tmp_path, Console(quiet=True))
+    stage.run(lambda _e, _r: examples, Reader(tokenizer, "", 32, 1))
+    assert stage.curve[-1]["loss"] < 0.75 * stage.curve[0]["loss"]
+
+
+def test_a_run_takes_over_the_stages_and_the_vocabulary_of_another(base: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "chatter.txt"
+    plain.write_text("오늘 비트 간다\n\n쯧 쯧 지금 뭐야\n" * 20, encoding="utf-8")
+    first = replace(config(base, tmp_path), mlm=(plain,), out=tmp_path / "first")
+    train(first)
+    assert {"mlm.pt", "mlm.csv", "tokenizer.json"} <= {p.name for p in first.out.iterdir()}
+    rows = [*toy_rows(60), row("쀍 쀍 쀍 가즈아", "buy", "strong_pos"), row("쀍 탑승", "buy", "strong_pos")]
+    second = replace(
+        first,
+        init=first.out,
+        out=tmp_path / "second",
+        mlm=(),
+        data=(write_jsonl(rows, tmp_path / "b.jsonl"),),
+    )
+    folder = train(second)
+    kept = Tokenizer.from_file(str(first.out / "tokenizer.json"))
+    grown = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert grown.get_vocab_size() == kept.get_vocab_size() + 1
+    assert grown.encode("오늘 비트").ids == kept.encode("오늘 비트").ids
+    with pytest.raises(FileNotFoundError, match="--init takes the output of a run"):
+        train(replace(second, init=tmp_path / "nowhere", out=tmp_path / "third"))
+
+
+def test_a_student_learns_what_its_teacher_says(base: Path, tmp_path: Path) -> None:
+    teacher = train(replace(config(base, tmp_path), out=tmp_path / "teacher"))
+    student = train(replace(config(base, tmp_path), out=tmp_path / "student", teacher=(str(teacher),)))
+    assert (student / "model.safetensors").is_file()
+
+
+def test_a_teacher_counts_for_its_share_and_alone_where_nothing_is_known() -> None:
+    said = (0.2, 0.8, 0.0, 0.0, 0.0)
+    assert mixed("head_senti", 0, said, 0.5, 0.0) == pytest.approx((0.6, 0.4, 0, 0, 0))
+    assert mixed("head_reg", (0.4, float("nan"), 0.0), (0.8, 0.3, 0.2), 0.25, 0.1) == pytest.approx(
+        (0.5, 0.3, 0.05)
+    )
+
+
+def test_an_encoder_of_base_size_gets_the_published_recipe(tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    big.mkdir()
+    (big / "config.json").write_text(json.dumps({"hidden_size": 768}), encoding="utf-8")
+    settings = CryptoTrainConfig.for_encoder(big, tmp_path / "out", seed=7)
+    assert (settings.pooling, settings.text_prefix, settings.max_length) == ("cls", "", 200)
+    assert settings.rounds == PUBLISHED_ROUNDS
+    assert settings.seed == 7
+    (big / "config.json").write_text(json.dumps({"hidden_size": 384}), encoding="utf-8")
+    assert CryptoTrainConfig.for_encoder(big, tmp_path / "out").pooling == "mean"
+    with pytest.raises(FileNotFoundError, match="--base takes"):
+        CryptoTrainConfig.for_encoder(tmp_path, tmp_path / "out")
+
+
+def test_a_wordpiece_vocabulary_takes_new_characters_at_the_start_and_inside_a_word() -> None:
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "가": 2, "##나": 3}
+    old = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    old.normalizer = normalizers.NFC()
+    old.pre_tokenizer = pre_tokenizers.Whitespace()
+    new = extend_tokenizer(old, ["쯧"])
+    assert old.encode("쯧 가쯧").ids == [1, 1]
+    assert new.encode("쯧 가쯧 가나").tokens == ["쯧", "가", "##쯧", "가", "##나"]
+
+
+def test_unlabelled_texts_come_from_lines_and_from_jsonl(tmp_path: Path) -> None:
+    jsonl = tmp_path / "a.jsonl"
+    jsonl.write_text('{"text": "하나"}\n{"text": ""}\n', encoding="utf-8")
+    lines = tmp_path / "b.txt"
+    lines.write_text("둘\n\n셋\n", encoding="utf-8")
+    assert list(load_texts([jsonl, lines])) == ["하나", "둘", "셋"]
+    jsonl.write_text('{"body": 1}\n', encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"a\.jsonl:1"):
+        list(load_texts([jsonl]))

@@ -1,0 +1,215 @@
+"""``kbert train`` and ``kbert evaluate``."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from worker.commands.common import AsJson, ModelRef, settings_in_force
+
+train_app = typer.Typer(no_args_is_help=True, help="Fine-tune a model.")
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a model on labelled data.")
+
+BaseDir = Annotated[Path, typer.Option(help="Directory of the pretrained encoder.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores where absent.")]
+
+
+@train_app.command("crypto")
+def train_crypto(
+    *,
+    base: BaseDir,
+    out: Annotated[Path, typer.Option(help="Where the model, its curves and its state go.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSONL or CSV by the labelling guide; the packaged set where absent."),
+    ] = None,
+    public: Annotated[
+        Path | None, typer.Option(help="Directory of public sets for the intermediate stage.")
+    ] = None,
+    mlm: Annotated[
+        list[Path] | None,
+        typer.Option(help="Unlabelled texts, for masked-language modelling before all else."),
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="--out of an earlier run whose stages before the labels are kept.")
+    ] = None,
+    teacher: Annotated[
+        list[str] | None, typer.Option(metavar="DIR_OR_HUB_ID", help="Crypto model to learn from as well.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name in the signals.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="First layers that are kept.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=16, max=512, help="Tokens.")] = None,
+    pooling: Annotated[Literal["cls", "mean"] | None, typer.Option(help="What the heads read.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Put before each text.")] = None,
+    balance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Power of class frequency that classes weigh by.")
+    ] = None,
+    accumulate: Annotated[int | None, typer.Option(min=1, help="Batches to one step.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, help="Epochs without a better one before a round ends; 0: all.")
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(metavar="REGISTER", help="Kept out of training, and judged on.")
+    ] = None,
+    threads: Threads = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+) -> None:
+    """Fine-tune the four crypto heads.
+
+    Without options the recipe is that of the bundled model, or the published one where the encoder is of
+    BERT-base size. The same command goes on where an interrupted run stopped.
+    """
+    settings_in_force()
+    from worker.training.crypto import CryptoTrainConfig
+    from worker.training.crypto import train as train_model
+
+    given: dict[str, Any] = {
+        "data": data and tuple(data),
+        "public": public,
+        "mlm": mlm and tuple(mlm),
+        "init": init,
+        "teacher": teacher and tuple(teacher),
+        "name": name,
+        "layers": layers,
+        "max_length": max_length,
+        "pooling": pooling,
+        "text_prefix": prefix,
+        "balance": balance,
+        "accumulate": accumulate,
+        "patience": patience,
+        "leave_out": leave_out and tuple(leave_out),
+        "threads": threads,
+        "seed": seed,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    print(train_model(CryptoTrainConfig.for_encoder(base, out, **given)))
+
+
+@train_app.command("traffic")
+def train_traffic(
+    *,
+    base: Annotated[Path, typer.Option(help="Directory of the pretrained encoder.")],
+    out: Annotated[Path, typer.Option(help="Where the model and the training curve go.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSONL with title, body and label 0 or 1; the packaged set where absent."),
+    ] = None,
+    public: Annotated[Path | None, typer.Option(help="Directory of public sets, for --background.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Checkpoint of this project whose encoder is taken over.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name in the signals.")] = "kbert-traffic",
+    layers: Annotated[int, typer.Option(min=1, help="First layers that are kept; all by default.")] = 1_000,
+    max_length: Annotated[int, typer.Option(min=16, max=512, help="Tokens.")] = 512,
+    pooling: Annotated[Literal["cls", "mean"], typer.Option(help="What the pooler reads.")] = "cls",
+    prefix: Annotated[str, typer.Option(help="Put before each text.")] = "",
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 2e-5,
+    batch: Annotated[int, typer.Option(min=1)] = 16,
+    views: Annotated[
+        int, typer.Option(min=0, help="Cut and reworded views of each article an epoch; 0: as it is.")
+    ] = 0,
+    briefs: Annotated[
+        int, typer.Option(min=0, help="Short items an epoch, made from sentences with slots.")
+    ] = 0,
+    background: Annotated[
+        int, typer.Option(min=0, help="Public news texts an epoch, as non-negative; needs --public.")
+    ] = 0,
+    smoothing: Annotated[float, typer.Option(min=0, max=0.5, help="Of the labels.")] = 0.0,
+    average: Annotated[
+        float, typer.Option(min=0, max=0.9999, help="Decay of averaged weights; 0: off.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option()] = 42,
+) -> None:
+    """Fine-tune the traffic classifier; the defaults are the published recipe for BERT-base."""
+    settings_in_force()
+    from worker.training.articles import PACKAGED_ARTICLES
+    from worker.training.traffic import TrafficTrainConfig
+    from worker.training.traffic import train_traffic as train_model
+
+    print(
+        train_model(
+            TrafficTrainConfig(
+                base=base,
+                out=out,
+                data=tuple(data or [PACKAGED_ARTICLES]),
+                public=public,
+                init=init,
+                name=name,
+                layers=layers,
+                max_length=max_length,
+                pooling=pooling,
+                text_prefix=prefix,
+                epochs=epochs,
+                rate=rate,
+                batch=batch,
+                views=views,
+                briefs=briefs,
+                background=background,
+                smoothing=smoothing,
+                average=average,
+                seed=seed,
+            )
+        )
+    )
+
+
+@evaluate_app.command("traffic")
+def evaluate_traffic(
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSONL with title, body and label; the packaged set where absent."),
+    ] = None,
+    model: ModelRef = None,
+    part: Annotated[
+        Literal["test", "all"] | None,
+        typer.Option(help="Held-back part or every article; every one where --data is given."),
+    ] = None,
+    baseline: Annotated[bool, typer.Option(help="Train and measure the TF-IDF baseline beside it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a traffic model: the table of its card."""
+    import orjson
+
+    settings = settings_in_force(model, pipeline="traffic").of("traffic")
+    from worker.training.traffic_evaluate import evaluate_traffic as evaluate_model
+
+    report = evaluate_model(settings.model.ref, data or [], baseline=baseline, part=part)
+    print(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2).decode() if as_json else report.text())
+
+
+@evaluate_app.command("crypto")
+def evaluate_crypto(
+    *,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSONL or CSV by the labelling guide; the held-back part where absent."),
+    ] = None,
+    model: ModelRef = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--compare", metavar="DIR_OR_HUB_ID", help="Another model, with a paired test."),
+    ] = None,
+    baseline: Annotated[bool, typer.Option(help="Train and measure the TF-IDF baseline beside it.")] = False,
+    plots: Annotated[Path | None, typer.Option(help="Directory for the confusion matrices, PNG.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a crypto model, or compare two on the same texts."""
+    import orjson
+
+    ref = settings_in_force(model).model.ref
+    from worker.inference.load import BUNDLED
+    from worker.training.evaluate import compare_crypto
+    from worker.training.evaluate import evaluate_crypto as evaluate_model
+
+    ref = ref or str(BUNDLED / "crypto")
+    if against is not None:
+        if baseline or plots:
+            raise typer.BadParameter("--baseline and --plots are of one model: leave --compare out")
+        compared = compare_crypto(ref, against, data or [])
+        print(orjson.dumps(compared.to_dict()).decode() if as_json else compared.text())
+        return
+    report = evaluate_model(ref, data or [], baseline)
+    if plots is not None:
+        report.plot(plots)
+    print(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2).decode() if as_json else report.text())
