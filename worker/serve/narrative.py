@@ -33,7 +33,7 @@ def narrative_routes(state: ServeState) -> APIRouter:
             return NarrativeAnswer(months=await state.narrative.index(first, last)).model_dump_json().encode()
 
         try:
-            body = await state.answers.get(("narrative", first, last), encode)
+            body = await state.months.get((first, last), encode)
         except NoArticlesError as error:
             raise HTTPException(409, str(error)) from error
         return Response(body, media_type="application/json")

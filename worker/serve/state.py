@@ -28,6 +28,7 @@ class ServeState:
         default_factory=lambda: Fresh(fresh=1.0, usable=5.0)
     )
     answers: Fresh[bytes] = field(default_factory=lambda: Fresh(fresh=1.0, usable=5.0))
+    months: Fresh[bytes] = field(default_factory=lambda: Fresh(fresh=1.0, usable=1.0))
     coins: Fresh[CoinAggregates] = field(default_factory=lambda: Fresh(fresh=0.5, usable=5.0))
     series: Fresh[Series] = field(default_factory=lambda: Fresh(fresh=1.0, usable=5.0))
 
