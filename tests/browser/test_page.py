@@ -166,6 +166,7 @@ async def test_the_traffic_index_stands_where_articles_were_counted(
         await page.click("#narrative")
         await expect(page.locator("#view canvas")).to_have_count(1, timeout=SECONDS)
         await expect(page.locator(".months tbody tr")).to_have_count(24)
+        await expect(page.locator(".u-legend .u-value").first).to_have_text("2024-12")
         await expect(page.locator(".months tbody tr").first).to_contain_text("2024-12")
         await page.click("#language")
         await expect(page.locator("#view h1")).to_have_text("Traffic narrative index")
