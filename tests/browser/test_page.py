@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import math
 import os
 import re
 import shutil
@@ -17,7 +18,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from tests.fake_traffic import signal
 from tests.serving import INJECTION, full_signal, now, send, serve_settings, serving, week_of_signals
+from worker.aggregates.store import RedisStore
+from worker.narrative.project import NarrativeProjector
 from worker.settings import Settings
 
 SCREENSHOTS = Path(os.environ.get("KBERT_SCREENSHOTS") or tempfile.mkdtemp(prefix="kbert-screenshots-"))
@@ -147,6 +151,43 @@ async def test_the_feed_is_live_and_filtered_and_text_stays_text(
         await page.click("#feed button[type=reset]")
         await expect(page.locator("#feed .message")).to_have_count(8, timeout=SECONDS)
         await expect(page.locator("#feed output").first).to_have_text("≥ 0.00")
+
+
+async def test_the_traffic_index_stands_where_articles_were_counted(
+    settings: Settings, browser: Browser
+) -> None:
+    async with serving(settings, "serve") as address, page_of(browser, locale="ko-KR") as page:
+        await page.goto(f"{address}/#/narrative")
+        await expect(page.locator("#view")).to_contain_text("아직 집계된 기사가 없습니다", timeout=SECONDS)
+        await expect(page.locator("#narrative")).to_be_hidden()
+        await _count_articles(settings)
+        await page.goto(address)
+        await page.reload()
+        await page.click("#narrative")
+        await expect(page.locator("#view canvas")).to_have_count(1, timeout=SECONDS)
+        await expect(page.locator(".months tbody tr")).to_have_count(24)
+        await expect(page.locator(".u-legend .u-value").first).to_have_text("2024-12")
+        await expect(page.locator(".months tbody tr").first).to_contain_text("2024-12")
+        await page.click("#language")
+        await expect(page.locator("#view h1")).to_have_text("Traffic narrative index")
+        await page.set_viewport_size({"width": 1440, "height": 900})
+        await page.screenshot(path=await _ready(page, "narrative-en.png"))
+        await page.click(".brand")
+        await expect(page.locator("#search")).to_be_visible()
+
+
+async def _count_articles(settings: Settings) -> None:
+    """Ten years of articles with a share of negative ones that rises and falls, the 37th month empty."""
+    signals: list[tuple[int, dict[str, Any]]] = []
+    for month in (m for m in range(120) if m != 36):
+        time = f"{2015 + month // 12}-{month % 12 + 1:02d}-10T00:00:00Z"
+        for n in range(articles := 20 + month * 7 % 13):
+            label = int(n < articles * (0.35 + 0.2 * math.sin(month / 9)))
+            one = signal(len(signals), time, label=label, probability=0.1 + 0.8 * label, source="wire")
+            signals.append((len(signals), one))
+    async with RedisStore(settings.redis.url.get_secret_value()) as store:
+        projector = NarrativeProjector(store, prefix=settings.redis.prefix)
+        await projector.apply({("signals.traffic", 0): signals})
 
 
 @pytest.fixture(autouse=True, scope="module")

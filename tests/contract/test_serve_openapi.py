@@ -32,7 +32,7 @@ async def test_schemathesis_finds_nothing(
         )
         output, _ = await tried.communicate()
         assert tried.returncode == 0, output.decode()[-6_000:]
-        assert "Operations:       7 selected / 8 total" in output.decode()
+        assert "Operations:       8 selected / 9 total" in output.decode()
 
 
 async def _answers(http: httpx.AsyncClient) -> bool:

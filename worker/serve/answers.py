@@ -5,6 +5,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, Field
 
 from schemas.aggregates import BoardRow, CoinAggregates
+from schemas.narrative import NarrativeMonth
 from schemas.signals import CryptoSignal
 from schemas.times import UtcDatetime
 from schemas.windows import MARKET, Window
@@ -42,6 +43,12 @@ class RecentAnswer(BaseModel):
     """The latest signals, newest first."""
 
     signals: list[CryptoSignal]
+
+
+class NarrativeAnswer(BaseModel):
+    """The monthly narrative index, oldest month first."""
+
+    months: list[NarrativeMonth]
 
 
 class ErrorAnswer(BaseModel):

@@ -14,6 +14,7 @@ from worker.serve.coins import coin_routes
 from worker.serve.guard import Guard
 from worker.serve.health import health_routes
 from worker.serve.live import live_routes
+from worker.serve.narrative import narrative_routes
 from worker.serve.state import ServeState
 from worker.settings import ServeSettings
 
@@ -33,6 +34,7 @@ def build_api(state: ServeState, settings: ServeSettings) -> FastAPI:
         redoc_url=None,
     )
     api.include_router(coin_routes(state))
+    api.include_router(narrative_routes(state))
     api.include_router(live_routes(state.hub))
     api.include_router(health_routes(state))
     api.mount("/", StaticFiles(directory=PAGE, html=True), name="page")

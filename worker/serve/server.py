@@ -12,7 +12,7 @@ import structlog
 import uvicorn
 
 from schemas.aggregates import AggregateChange
-from worker.clients import Aggregates, SignalStream
+from worker.clients import Aggregates, Narrative, SignalStream
 from worker.coins import load_catalogue
 from worker.errors import ConfigurationError, KbertError
 from worker.serve.api import build_api
@@ -82,9 +82,10 @@ async def serving_state(settings: Settings) -> AsyncIterator[ServeState]:
     catalogue = load_catalogue(settings.coins.user_file)
     options = settings.kafka.client_options()
     redis = settings.redis
-    aggregates = Aggregates(redis.url.get_secret_value(), prefix=redis.prefix, cluster=redis.cluster)
+    place = (redis.url.get_secret_value(), redis.prefix, redis.cluster)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(aggregates)
+        aggregates = await stack.enter_async_context(Aggregates(*place))
+        narrative = await stack.enter_async_context(Narrative(*place, settings.narrative.source_weights))
         stream = SignalStream(  # only now: a consumer that is made and never started complains
             options.pop("bootstrap_servers"),
             topic=settings.topics.signals,
@@ -94,6 +95,7 @@ async def serving_state(settings: Settings) -> AsyncIterator[ServeState]:
         await stack.enter_async_context(stream)
         state = ServeState(
             aggregates=aggregates,
+            narrative=narrative,
             catalogue=catalogue,
             hub=Hub(queue=settings.serve.stream_queue, streams=settings.serve.max_streams),
             recent=RecentSignals(settings.serve.recent_signals),

@@ -8,7 +8,7 @@ import orjson
 from schemas.aggregates import AggregateChange, BoardRow, CoinAggregates, Series
 from schemas.signals import CryptoSignal
 from schemas.windows import Window
-from worker.clients import Aggregates
+from worker.clients import Aggregates, Narrative
 from worker.coins.catalogue import Catalogue
 from worker.serve.fresh import Fresh
 from worker.serve.hub import Event, Hub
@@ -20,6 +20,7 @@ class ServeState:
     """One process: the connection to Redis, the hub, and what is kept in memory."""
 
     aggregates: Aggregates
+    narrative: Narrative
     catalogue: Catalogue
     hub: Hub
     recent: RecentSignals
@@ -27,6 +28,7 @@ class ServeState:
         default_factory=lambda: Fresh(fresh=1.0, usable=5.0)
     )
     answers: Fresh[bytes] = field(default_factory=lambda: Fresh(fresh=1.0, usable=5.0))
+    months: Fresh[bytes] = field(default_factory=lambda: Fresh(fresh=1.0, usable=1.0))
     coins: Fresh[CoinAggregates] = field(default_factory=lambda: Fresh(fresh=0.5, usable=5.0))
     series: Fresh[Series] = field(default_factory=lambda: Fresh(fresh=1.0, usable=5.0))
 

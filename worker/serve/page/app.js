@@ -5,6 +5,7 @@ import { Board } from "./board.js";
 import { CoinView } from "./coin.js";
 import { fill, h } from "./dom.js";
 import { Feed } from "./feed.js";
+import { narrativeMonths, NarrativeView } from "./narrative.js";
 import { currentLanguage, setLanguage, WINDOWS, windowName, word } from "./words.js";
 
 const element = (id) => document.getElementById(id);
@@ -12,7 +13,7 @@ const kept = (name, otherwise) => localStorage.getItem(`kbert.${name}`) ?? other
 const keep = (name, value) => localStorage.setItem(`kbert.${name}`, value);
 
 let window_ = WINDOWS.includes(kept("window")) ? kept("window") : "1h";
-let coin = null;
+let coin = null; // a CoinView or the NarrativeView; the board where null
 let changed = true; // something came since the board was read
 let lastRead = 0;
 let reading = false;
@@ -31,7 +32,7 @@ const stream = new Stream({
     if (now !== "connecting" || state !== "lost") state = now; // a try is no news while the banner stands
     problem = now === "lost" ? why : now === "live" ? null : problem;
     showState();
-    if (returned) { refresh(); fillFeed(); }
+    if (returned) { refresh(); fillFeed(); offerNarrative(); }
   },
 });
 
@@ -74,6 +75,15 @@ async function fillFeed() {
   }
 }
 
+/** The link to the traffic index stands where that pipeline has counted articles. */
+async function offerNarrative() {
+  try {
+    element("narrative").hidden = (await narrativeMonths()).length === 0;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error; // the stream tells what is wrong
+  }
+}
+
 // News at most every 1.5 s (a coin's charts every 5 s); without any, windows still roll on.
 setInterval(() => {
   if (document.hidden || state === "lost") return;
@@ -85,9 +95,10 @@ setInterval(() => {
 function route() {
   const match = /^#\/coin\/(.+)$/.exec(location.hash);
   const symbol = match ? decodeURIComponent(match[1]) : null;
-  if (coin && coin.symbol !== symbol) { coin.clear(); coin = null; }
-  if (symbol && !coin) coin = new CoinView(symbol);
+  coin?.clear();
+  coin = symbol ? new CoinView(symbol) : location.hash === "#/narrative" ? new NarrativeView() : null;
   fill(element("view"), coin ? coin.node : board.node);
+  element("windows").hidden = coin instanceof NarrativeView;
   document.title = symbol ? `${symbol} · kbert-stream` : "kbert-stream";
   scrollTo(0, 0);
   reading = false;
@@ -136,6 +147,7 @@ element("token").addEventListener("submit", (event) => {
   stream.open(feed.query());
   refresh();
   fillFeed();
+  offerNarrative();
 });
 addEventListener("hashchange", route);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
@@ -146,3 +158,5 @@ label();
 route();
 stream.open(feed.query());
 fillFeed();
+offerNarrative();
+setInterval(offerNarrative, 10000);

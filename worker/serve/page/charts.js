@@ -141,6 +141,38 @@ export function scoreChart(node, series) {
   }, [seconds(series), ...names.map((name) => series.values[name])]);
 }
 
+/** The share of negative articles a month, its interval as a band, articles as bars beneath. */
+export function narrativeChart(node, months) {
+  // Months are names here, not moments: as UTC they are read back as they were, wherever the reader is.
+  const times = months.map(({ month }) => Date.parse(`${month}-01T00:00:00Z`) / 1000);
+  const name = (second) => new Date(second * 1000).toISOString().slice(0, 7);
+  const column = (name) => months.map((month) => month[name]);
+  const top = Math.min(1, Math.max(0.1, ...column("share_high").filter((value) => value !== null)) * 1.05);
+  const share = (value) => (value === null ? "–" : `${Math.round(value * 100)}%`);
+  const edge = { scale: "share", width: 0, stroke: css("--accent"), points: { show: false } };
+  const [x, y] = axes(share);
+  return new Chart(node, {
+    tzDate: (second) => uPlot.tzDate(new Date(second * 1000), "Etc/UTC"),
+    height: 320,
+    padding: [6, 4, 0, 0],
+    cursor: { points: { size: 6 } },
+    scales: { share: { range: [0, top] }, articles: { range: (self, low, high) => [0, Math.max(1, high) * 3.2] } },
+    axes: [
+      { ...x, values: (self, splits) => splits.map(name), space: 80 },
+      { ...y, scale: "share" },
+      { ...y, scale: "articles", side: 1, size: 44, grid: { show: false }, values: (self, splits) => splits.map((value) => (value <= self.scales.articles.max / 3.1 ? count(value) : "")) },
+    ],
+    bands: [{ series: [2, 3], fill: css("--band") }],
+    series: [
+      { label: word("month"), value: (self, second) => name(second ?? self.data[0].at(-1)) },
+      { label: word("articles"), scale: "articles", width: 0, fill: css("--bar"), paths: uPlot.paths.bars({ size: [0.8, 40] }), points: { show: false }, value: told((value) => (value === null ? "–" : count(value))) },
+      { ...edge, label: word("share_high"), value: told(share) },
+      { ...edge, label: word("share_low"), value: told(share) },
+      { label: word("share"), scale: "share", width: 2, stroke: css("--accent"), spanGaps: false, points: { show: months.length < 60, size: 5 }, value: told(share) },
+    ],
+  }, [times, column("articles"), column("share_high"), column("share_low"), column("share")]);
+}
+
 function seconds(series) {
   return series.times.map((time) => Date.parse(time) / 1000);
 }

@@ -26,6 +26,10 @@ const WORDS = {
     strong_pos: "강한 긍정", weak_pos: "약한 긍정", neutral: "중립", weak_neg: "약한 부정", strong_neg: "강한 부정",
     buy: "매수", hold: "관망", sell: "매도", avoid: "회피", info_only: "정보", ask_info: "질문",
     greed: "탐욕", fear: "공포", confidence: "확신", doubt: "의심", anger: "분노", hope: "희망", sarcasm: "풍자",
+    narrative: "교통 안전 서사 지수", month: "월", articles: "기사", negatives: "부정", share: "부정 비율", interval: "95% 구간",
+    share_high: "상한", share_low: "하한", standardised: "과거 대비",
+    narrative_note: "교통 안전에 대한 부정적 서사로 분류된 기사의 월별 비율 (한국 시각, 윌슨 95% 구간). 과거 대비는 앞선 달들만으로 표준화한 값입니다.",
+    empty_narrative: "아직 집계된 기사가 없습니다", empty_narrative_do: "kbert run --pipeline traffic 을 실행하고 raw.traffic 토픽에 기사를 보내세요.",
     s: "초", m: "분", h: "시간", d: "일",
   },
   en: {
@@ -53,6 +57,10 @@ const WORDS = {
     strong_pos: "strong +", weak_pos: "weak +", neutral: "neutral", weak_neg: "weak −", strong_neg: "strong −",
     buy: "buy", hold: "hold", sell: "sell", avoid: "avoid", info_only: "info", ask_info: "question",
     greed: "greed", fear: "fear", confidence: "confidence", doubt: "doubt", anger: "anger", hope: "hope", sarcasm: "sarcasm",
+    narrative: "Traffic narrative index", month: "Month", articles: "Articles", negatives: "Negative", share: "Negative share", interval: "95 % interval",
+    share_high: "upper", share_low: "lower", standardised: "vs. past",
+    narrative_note: "Share of a month's articles that tell a negative narrative about traffic safety (months in Korean time, Wilson's 95 % interval). Against the past: standardised on the months before alone.",
+    empty_narrative: "No articles yet", empty_narrative_do: "Start kbert run --pipeline traffic and send articles to the topic raw.traffic.",
     s: "s", m: "m", h: "h", d: "d",
   },
 };
