@@ -11,6 +11,7 @@ from rich.console import Console
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tests.unit.training_toys import row, toy_rows, write_base, write_jsonl
+from worker.errors import ConfigurationError
 from worker.training.crypto import PUBLISHED_ROUNDS, CryptoTrainConfig, train
 from worker.training.datasets import DatasetError
 from worker.training.distil import mixed
@@ -73,7 +74,7 @@ def test_a_run_takes_over_the_stages_and_the_vocabulary_of_another(base: Path, t
     grown = Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert grown.get_vocab_size() == kept.get_vocab_size() + 1
     assert grown.encode("오늘 비트").ids == kept.encode("오늘 비트").ids
-    with pytest.raises(FileNotFoundError, match="--init takes the output of a run"):
+    with pytest.raises(ConfigurationError, match="--init takes the output of a run"):
         train(replace(second, init=tmp_path / "nowhere", out=tmp_path / "third"))
 
 
@@ -101,7 +102,7 @@ def test_an_encoder_of_base_size_gets_the_published_recipe(tmp_path: Path) -> No
     assert settings.seed == 7
     (big / "config.json").write_text(json.dumps({"hidden_size": 384}), encoding="utf-8")
     assert CryptoTrainConfig.for_encoder(big, tmp_path / "out").pooling == "mean"
-    with pytest.raises(FileNotFoundError, match="--base takes"):
+    with pytest.raises(ConfigurationError, match="--base takes"):
         CryptoTrainConfig.for_encoder(tmp_path, tmp_path / "out")
 
 

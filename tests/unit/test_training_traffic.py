@@ -38,7 +38,7 @@ def _write(articles: list[Article], path: Path) -> Path:
 
 
 def test_the_split_has_equal_shares_of_both_labels_and_no_near_duplicates_across() -> None:
-    articles = load_articles([PACKAGED_ARTICLES])
+    articles = load_articles(PACKAGED_ARTICLES)
     parts = split_articles(articles)
     everything = [*parts.train, *parts.validation, *parts.test]
     assert sorted(a.title for a in everything) == sorted(a.title for a in articles)
@@ -52,7 +52,7 @@ def test_the_split_has_equal_shares_of_both_labels_and_no_near_duplicates_across
 
 
 def test_the_split_does_not_depend_on_the_order_of_the_file() -> None:
-    articles = load_articles([PACKAGED_ARTICLES])
+    articles = load_articles(PACKAGED_ARTICLES)
     shuffled = random.Random(1).sample(articles, len(articles))
     assert {a.title for a in split_articles(articles).test} == {
         a.title for a in split_articles(shuffled).test

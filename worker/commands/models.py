@@ -132,7 +132,7 @@ def train_traffic(
             TrafficTrainConfig(
                 base=base,
                 out=out,
-                data=tuple(data or [PACKAGED_ARTICLES]),
+                data=tuple(data or PACKAGED_ARTICLES),
                 public=public,
                 init=init,
                 name=name,

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from worker.training.articles import CHECK_ARTICLES, load_articles
 from worker.training.public import public_rows
 
 # What may be about an accident has no known label, so it is left out rather than called harmless.
@@ -16,9 +17,12 @@ _ROADS: Final = re.compile(
 def load_background(folder: Path) -> list[str]:
     """Sentences of KLUE's news and headlines of the hate speech set, without a word of road or accident.
 
+    What is in CHECK_ARTICLES is left out.
+
     Raises:
         PublicDataError: a file is missing or broken.
     """
     texts = [row["text"] for row in public_rows(folder, "klue_ner_news_dev")]
     texts += [row["title"] for row in public_rows(folder, "kocohub_unlabeled") if row["title"]]
-    return [text for text in dict.fromkeys(texts) if not _ROADS.search(text)]
+    checked = {article.title for article in load_articles([CHECK_ARTICLES])}
+    return [text for text in dict.fromkeys(texts) if text not in checked and not _ROADS.search(text)]

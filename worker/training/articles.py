@@ -13,7 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from worker.training.datasets import DatasetError
 from worker.training.splits import canonical, near_duplicate_groups
 
-PACKAGED_ARTICLES: Final = Path(__file__).parent / "data" / "traffic_ko.jsonl.gz"
+_DATA: Final = Path(__file__).parent / "data"
+PACKAGED_ARTICLES: Final = tuple(
+    _DATA / f"{name}_ko.jsonl.gz" for name in ("traffic", "traffic_news", "traffic_real")
+)
+CHECK_ARTICLES: Final = _DATA / "traffic_check_ko.jsonl.gz"
+"""Real sentences and headlines that no training run sees."""
 _HELD_BACK: Final = 0.10
 """Share of the test part, and of the validation part."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.errors import ConfigurationError
 from worker.training.datasets import EXTRA, PACKAGED, LabelledText, load_all
 from worker.training.examples import Example
 from worker.training.heads import CRYPTO_HEADS, PUBLIC_HEADS
@@ -29,8 +30,8 @@ VALIDATION_THRESHOLD: Final = 0.4
 VOCABULARY: Final = "tokenizer.json"
 
 ROUNDS: Final = (
-    Round(epochs=12, batch=32, rate=8e-5),
-    Round(epochs=6, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),
+    Round(epochs=10, batch=32, rate=8e-5),
+    Round(epochs=5, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),
 )
 PUBLISHED_ROUNDS: Final = (
     Round(epochs=5, batch=32, rate=2e-5, splices=0, replay=0, background=0, augmented=0.0),
@@ -86,11 +87,11 @@ class CryptoTrainConfig:
     def for_encoder(cls, base: Path, out: Path, **given: Any) -> "CryptoTrainConfig":
         """The defaults that suit the encoder in ``base``: those above, or the published ones for BERT-base.
 
-        ``given`` goes before both. Raises FileNotFoundError where the folder holds no config.json.
+        ``given`` goes before both. Raises ConfigurationError where the folder holds no config.json.
         """
         path = base / "config.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: --base takes the folder of a BERT encoder")
+            raise ConfigurationError(f"{path} is missing: --base takes the folder of a BERT encoder")
         published: dict[str, Any] = {}
         if json.loads(path.read_text(encoding="utf-8")).get("hidden_size", 0) >= BASE_SIZE:
             published = {
@@ -123,7 +124,7 @@ class _Recipe:
     def _base_tokenizer(self) -> Path:
         path = self.config.base / "tokenizer.json"
         if not path.is_file():
-            raise FileNotFoundError(
+            raise ConfigurationError(
                 f"{path} is missing: --base takes an encoder's folder with tokenizer.json"
             )
         return path
@@ -141,7 +142,7 @@ class _Recipe:
         if config.init is not None:
             path = config.init / VOCABULARY
             if not path.is_file():
-                raise FileNotFoundError(
+                raise ConfigurationError(
                     f"{path} is missing: --init takes the output of a run with --public or --mlm"
                 )
             self._adopt(encoder, self._tokenizer(path))
@@ -370,7 +371,7 @@ def train(config: CryptoTrainConfig) -> Path:
     """Run the recipe and return the folder of the finished checkpoint, ``out/model``.
 
     Resumes where an earlier run with the same settings and the same ``out`` stopped. Raises DatasetError,
-    PublicDataError, FileNotFoundError or ValueError with one sentence where an input cannot be used.
+    PublicDataError or ConfigurationError with one sentence where an input cannot be used.
     """
     import torch
     from rich.console import Console

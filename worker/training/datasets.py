@@ -11,10 +11,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS, Action, Emotion, Sentiment
+from worker.errors import KbertError
 from worker.training.examples import Example
 
-PACKAGED: Final = (Path(__file__).parent / "data" / "crypto_ko.jsonl.gz",)
-EXTRA: Final = (Path(__file__).parent / "data" / "short_ko.jsonl.gz",)
+_DATA: Final = Path(__file__).parent / "data"
+PACKAGED: Final = (_DATA / "crypto_ko.jsonl.gz",)
+EXTRA: Final = tuple(_DATA / f"{name}_ko.jsonl.gz" for name in ("short", "chatter", "real"))
 """Packaged texts that are only learned from, never judged on."""
 _LISTS: Final = ("coins", "emotions")
 _SUFFIXES: Final = (".jsonl", ".csv")
@@ -22,7 +24,7 @@ _SUFFIXES: Final = (".jsonl", ".csv")
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class DatasetError(ValueError):
+class DatasetError(KbertError, ValueError):
     """A data file cannot be used; the message names the file and the line."""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worker.errors import KbertError
 from worker.training.heads import CRYPTO_HEADS
 from worker.training.model import MultiHeadModel
 from worker.training.predictions import predict_logits
@@ -22,7 +23,7 @@ MAX_CHANGED: Final = 0.03
 """Share of texts that may get another answer from the stored weights; one text always may."""
 
 
-class ExportError(RuntimeError):
+class ExportError(KbertError, RuntimeError):
     """The stored model does not answer as the trained one did."""
 
 

@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 
 from schemas.labels import ACTIONS, SENTIMENTS
+from worker.errors import ConfigurationError
 from worker.training.augment import augment
 from worker.training.baseline import TfidfBaseline
 from worker.training.datasets import LabelledText
@@ -49,7 +50,9 @@ class LexicalTeacher:
         ]
         sentiment, action = self._baseline.probabilities(texts)
         if sentiment.shape[1] != len(SENTIMENTS) or action.shape[1] != len(ACTIONS):
-            raise ValueError("the training texts lack a sentiment or an action")
+            raise ConfigurationError(
+                "the training texts lack a sentiment or an action: --data has to hold every class"
+            )
         return [
             Example(text, {"head_senti": tuple(map(float, s)), "head_act": tuple(map(float, a))})
             for text, s, a in zip(texts, sentiment, action, strict=True)

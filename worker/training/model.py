@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from torch import Tensor, nn
 
+from worker.errors import ConfigurationError
 from worker.training.heads import HeadSpec
 
 if TYPE_CHECKING:
@@ -25,17 +26,17 @@ def _table(rows: Tensor, padding: int | None = None) -> nn.Embedding:
 def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "BertModel":
     """The first ``layers`` layers of a Hugging Face BertModel, float32, positions cut to ``max_length``.
 
-    Raises FileNotFoundError where the folder holds no config.json, ValueError where it is no BERT.
+    Raises ConfigurationError where the folder holds no config.json or no BERT.
     """
     import torch
     from transformers import AutoConfig, BertModel
     from transformers.utils import logging
 
     if not (base / "config.json").is_file():
-        raise FileNotFoundError(f"{base} holds no config.json: --base takes a folder with a BERT encoder")
+        raise ConfigurationError(f"{base} holds no config.json: --base takes a folder with a BERT encoder")
     config = AutoConfig.from_pretrained(base)
     if config.model_type != "bert":
-        raise ValueError(f"{base} holds a {config.model_type} model; only BERT encoders are supported")
+        raise ConfigurationError(f"{base} holds a {config.model_type} model; --base takes a BERT encoder")
     config.num_hidden_layers = min(layers, config.num_hidden_layers)
     config.hidden_dropout_prob = dropout
     # Attention dropout costs a fifth of the step on a CPU and brought nothing that was seen.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from worker.errors import KbertError
 from worker.training.examples import Example
 
 HATE_STEPS: Final = {"none": 0.0, "offensive": 0.6, "hate": 1.0}
@@ -33,7 +34,7 @@ FILES: Final = (
 _HASHTAG: Final = re.compile(r"#\S+")
 
 
-class PublicDataError(ValueError):
+class PublicDataError(KbertError, ValueError):
     """The folder of public data lacks a file, or a file has other columns than expected."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from worker.errors import ConfigurationError
 from worker.tasks import article_text
 from worker.training.article_background import load_background
 from worker.training.article_briefs import brief
@@ -39,7 +40,7 @@ class TrafficTrainConfig:
 
     base: Path
     out: Path
-    data: tuple[Path, ...] = (PACKAGED_ARTICLES,)
+    data: tuple[Path, ...] = PACKAGED_ARTICLES
     public: Path | None = None
     init: Path | None = None
     name: str = "kbert-traffic"
@@ -72,7 +73,7 @@ class _Recipe:
         self.parts = split_articles(load_articles(config.data))
         path = (config.init or config.base) / "tokenizer.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: an encoder's folder with tokenizer.json is needed")
+            raise ConfigurationError(f"{path} is missing: an encoder's folder with tokenizer.json is needed")
         self.tokenizer: Tokenizer = Tokenizer.from_file(str(path))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
@@ -245,7 +246,7 @@ def train_traffic(config: TrafficTrainConfig) -> Path:
     """Run the recipe and return the folder of the finished checkpoint, ``out/model``.
 
     ``out`` also gets the training curve, traffic.csv and traffic.png. Resumes where an earlier run with the
-    same settings stopped. Raises DatasetError, PublicDataError, FileNotFoundError or ValueError with one
+    same settings stopped. Raises DatasetError, PublicDataError or ConfigurationError with one
     sentence where an input cannot be used.
     """
     import torch

@@ -127,14 +127,14 @@ def evaluate_traffic(
     from worker.inference.load import load_model
 
     part = part or ("all" if files else "test")
-    articles = load_articles(files or [PACKAGED_ARTICLES])
+    articles = load_articles(files or PACKAGED_ARTICLES)
     if part == "test":
         parts = split_articles(articles)
         judged, taught = parts.test, parts.train
     else:
         titles = {article.title for article in articles}
         judged = articles
-        taught = [a for a in load_articles([PACKAGED_ARTICLES]) if a.title not in titles]
+        taught = [a for a in load_articles(PACKAGED_ARTICLES) if a.title not in titles]
     model = load_model(model_ref, head_set="traffic", precision="fp32")
     truth = np.array([article.label for article in judged])
     tables: dict[str, TrafficTable] = {}

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.optim.swa_utils import AveragedModel
 from torch.optim.swa_utils import get_ema_multi_avg_fn as ema
 
+from worker.errors import KbertError
 from worker.training.batches import Batch, encode, plan
 from worker.training.curve import write_curve
 from worker.training.examples import Example
@@ -65,7 +66,7 @@ class StageConfig:
     seed: int = 1
 
 
-class StateMismatchError(ValueError):
+class StateMismatchError(KbertError, ValueError):
     """The folder holds the state of a run with other settings."""
 
 

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from worker.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -46,6 +48,6 @@ def extend_tokenizer(tokenizer: "Tokenizer", characters: Iterable[str]) -> "Toke
             new = [piece for piece in pieces if piece not in vocabulary]
             vocabulary |= {piece: free + i for i, piece in enumerate(new)}
         case other:
-            raise ValueError(f"only a Unigram or WordPiece tokenizer takes new pieces, not {other}")
+            raise ConfigurationError(f"only a Unigram or WordPiece tokenizer takes new pieces, not {other}")
     extended: Tokenizer = Tokenizer.from_str(json.dumps(spec, ensure_ascii=False))
     return extended
