@@ -3,6 +3,9 @@
 import asyncio
 from typing import Any
 
+import pytest
+from aiokafka import AIOKafkaProducer
+
 from tests.kafka_io import committed, produce, settings_for
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
@@ -78,6 +81,22 @@ async def test_no_more_is_read_while_too_many_bytes_are_unfinished(
                 assert await source.poll(1_000, timeout=0.05) == []
             source.finish(records[finished:])
             finished = len(records)
+    finally:
+        await source.stop()
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+async def test_batches_of_every_codec_are_read(codec: str, kafka: KafkaServer, topics: Topics) -> None:
+    raw = await topics.make("raw", partitions=1)
+    values = [b"%d " % n * 100 for n in range(50)]
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers, compression_type=codec, linger_ms=50
+    ) as producer:
+        for future in [await producer.send(raw, value) for value in values]:
+            await future
+    source = await _source(kafka, raw)
+    try:
+        assert [record.value for record in await _poll_until(source, 50)] == values
     finally:
         await source.stop()
 
