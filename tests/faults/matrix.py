@@ -32,6 +32,8 @@ FULL: Final[dict[str, tuple[Scenario, int]]] = {
     "terminated": (scenarios.terminated, 3),
     "terminated-twice": (scenarios.terminated_twice, 3),
     "read-only": (scenarios.read_only, 1),
+    "disk-full": (scenarios.disk_full, 1),
+    "clock-jumps": (scenarios.clock_jumps, 5),
     "poisonous": (scenarios.poisonous, 3),
     "whole-batch": (scenarios.whole_batch, 3),
     "out-of-memory": (scenarios.out_of_memory, 3),

@@ -10,7 +10,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
@@ -70,11 +70,11 @@ class Field:
         return load.in_transactions(settings) if self.exactly_once else settings
 
     def worker(
-        self, settings: Settings, cwd: Path | None = None
+        self, settings: Settings, cwd: Path | None = None, **environment: str
     ) -> contextlib.AbstractContextManager[KbertProcess]:
         """A worker process, killed at the end of the block."""
         self._started += 1
-        environment = {"PYTHONPATH": str(ROOT)}
+        environment["PYTHONPATH"] = str(ROOT)
         if self.exactly_once and not self.kafka.is_apache:
             environment["FAULT_NEWER_INIT"] = "1"
         log = self.directory / f"{settings.topics.raw}-{self._started}.log"
@@ -258,6 +258,52 @@ async def read_only(place: Field, rounds: int) -> Row:
         await load.committed_to_the_end(settings, count)
         await _ended(worker)
     return Row("read-only working directory", rounds, await load.tally(settings, count))
+
+
+async def disk_full(place: Field, rounds: int) -> Row:
+    """No file takes a byte, the log's neither, and no directory a file."""
+    settings = await place.settings()
+    count = 2_000 * rounds
+    await load.feed(settings, 0, count)
+    nowhere = {"TMPDIR": "/proc", "HOME": "/proc", "XDG_CACHE_HOME": "/proc"}
+    with place.worker(settings, cwd=Path("/proc"), FAULT_FULL_DISK="1", **nowhere) as worker:
+        await load.all_there(settings, count, timeout=90)
+        await load.committed_to_the_end(settings, count)
+        await _ended(worker)
+        assert not worker.log.stat().st_size, "the disk was not full: the row shows nothing"
+    return Row("disk full", rounds, await load.tally(settings, count))
+
+
+async def clock_jumps(place: Field, rounds: int) -> Row:
+    """The worker's wall clock jumps forward an hour and back, in a long batch and under a short watchdog."""
+    settings = await place.settings()
+    # A batch lasts for three of the watchdog's looks, and the clock jumps in the middle of one.
+    source = settings.source.model_copy(update={"stall_limit": 8.0})
+    batch = settings.batch.model_copy(update={"max_batch_tokens": 4_096})
+    settings = settings.model_copy(update={"source": source, "batch": batch})
+    count, recovery, began = 0, 0.0, datetime.now(UTC)
+    with place.worker(settings, FAULT_CLOCK_JUMPS="1", FAULT_MESSAGES_PER_SECOND="80") as worker:
+        await _ready(worker)
+        for _ in range(rounds):
+            await load.feed(settings, count, 400)
+            await load.feed(settings, count + 400, 400, ahead=timedelta(minutes=30))
+            count += 800
+            for jump in (signal.SIGUSR1, signal.SIGUSR2):
+                await load.pause(1.5)
+                since, before = monotonic(), await load.outcomes(settings)
+                worker.send(jump)
+                recovery = max(recovery, await load.recovery(settings, before, since))
+            await load.committed_to_the_end(settings, count)
+        await load.all_there(settings, count)
+        await _ended(worker)
+    published, processed = await load.times(settings)
+    slack = timedelta(seconds=1)
+    # The broker's time stands for published_at, where it is absent and where it lies ahead of it: in the
+    # hour that the worker's clock is ahead, half an hour ahead is still too much.
+    assert began - slack <= min(published), f"published_at {min(published)} before {began}"
+    assert max(published) <= datetime.now(UTC) + slack, f"published_at {max(published)} is to come"
+    assert max(processed) - min(processed) > timedelta(minutes=59), "the clock did not jump"
+    return Row("clock jumps an hour and back", rounds, await load.tally(settings, count), recovery)
 
 
 async def poisonous(place: Field, rounds: int) -> Row:

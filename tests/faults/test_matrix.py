@@ -12,6 +12,8 @@ SHORT: dict[str, tuple[Scenario, int]] = {
     "terminated": (scenarios.terminated, 1),
     "terminated twice": (scenarios.terminated_twice, 1),
     "read-only": (scenarios.read_only, 1),
+    "disk full": (scenarios.disk_full, 1),
+    "clock jumps": (scenarios.clock_jumps, 1),
     "poisonous": (scenarios.poisonous, 1),
     "whole batch": (scenarios.whole_batch, 1),
     "out of memory": (scenarios.out_of_memory, 1),
