@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from tests.kafka_io import committed, exactly_once, ids, produce, read_topic, settings_for
+from tests.processes import KbertProcess
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.settings import BatchSettings, ModelSettings, Settings, SinkSettings, SourceSettings
@@ -164,3 +166,21 @@ async def pause(seconds: float) -> None:
     done = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(seconds, done.set_result, None)
     await done
+
+
+async def ready(*workers: KbertProcess) -> None:
+    """Wait until each has partitions."""
+    for worker in workers:
+        await eventually(
+            lambda worker=worker: worker.says("partitions.assigned"),  # type: ignore[misc]
+            timeout=60,
+        )
+
+
+async def ended(*workers: KbertProcess) -> None:
+    """SIGTERM, and each ends with status 0."""
+    for worker in workers:
+        worker.send(signal.SIGTERM)
+    for worker in workers:
+        status = await asyncio.to_thread(worker.wait)
+        assert status == 0, worker.log.read_text(errors="replace")[-2_000:]

@@ -105,10 +105,10 @@ async def _kill_chain(place: Field, rounds: int) -> tuple[Tally, float]:
             if number:
                 recovery = max(recovery, await load.recovery(settings, before, since))
             if number == rounds:
-                await _ready(worker)
+                await load.ready(worker)
                 await load.all_there(settings, count, timeout=120)
                 await load.committed_to_the_end(settings, count)
-                await _ended(worker)
+                await load.ended(worker)
                 break
             goal = before + random.randint(1, count - before)
 
@@ -128,7 +128,7 @@ async def stopped(place: Field, rounds: int) -> Row:
     count, recovery = 4_000, 0.0
     await load.feed(settings, 0, count)
     with place.worker(settings) as first, place.worker(settings) as second:
-        await _ready(first, second)
+        await load.ready(first, second)
         for _ in range(rounds):
             before = await load.outcomes(settings)
             first.send(signal.SIGSTOP)
@@ -142,7 +142,7 @@ async def stopped(place: Field, rounds: int) -> Row:
             count += 2_000
             await load.all_there(settings, count, timeout=90)
         await load.committed_to_the_end(settings, count)
-        await _ended(first, second)
+        await load.ended(first, second)
     return Row("SIGSTOP past the session", rounds, await load.tally(settings, count), recovery)
 
 
@@ -154,7 +154,7 @@ async def broker_frozen(place: Field, rounds: int, seconds: float = 20.0) -> Row
         settings = await own.settings()
         count = 0
         with own.worker(settings) as first, own.worker(settings) as second:
-            await _ready(first, second)
+            await load.ready(first, second)
             for _ in range(rounds):
                 before = await load.outcomes(settings)
                 await load.feed(settings, count, 10_000)
@@ -168,7 +168,7 @@ async def broker_frozen(place: Field, rounds: int, seconds: float = 20.0) -> Row
                 recovery = max(recovery, await load.recovery(settings, before, since))
                 await load.all_there(settings, count, timeout=120)
             await load.committed_to_the_end(settings, count)
-            await _ended(first, second)
+            await load.ended(first, second)
         return Row(f"broker frozen {seconds:g} s", rounds, await load.tally(settings, count), recovery)
 
 
@@ -185,7 +185,7 @@ async def rebalances(place: Field, rounds: int) -> Row:
             await load.pause(0.5)
 
     with place.worker(settings) as stays:
-        await _ready(stays)
+        await load.ready(stays)
         feeding = asyncio.create_task(feed())
         for _ in range(rounds):
             with place.worker(settings) as guest:
@@ -193,14 +193,14 @@ async def rebalances(place: Field, rounds: int) -> Row:
                     lambda guest=guest: guest.says("partitions.assigned"),  # type: ignore[misc]
                     timeout=60,
                 )
-                await _ended(guest)
+                await load.ended(guest)
         stop.set()
         await feeding
         since, before = monotonic(), await load.outcomes(settings)
         await load.all_there(settings, count, timeout=90)
         recovery = monotonic() - since if before < count else 0.0
         await load.committed_to_the_end(settings, count)
-        await _ended(stays)
+        await load.ended(stays)
     return Row("join and leave under load", rounds, await load.tally(settings, count), recovery)
 
 
@@ -256,7 +256,7 @@ async def read_only(place: Field, rounds: int) -> Row:
     with place.worker(settings, cwd=Path("/proc")) as worker:
         await load.all_there(settings, count, timeout=90)
         await load.committed_to_the_end(settings, count)
-        await _ended(worker)
+        await load.ended(worker)
     return Row("read-only working directory", rounds, await load.tally(settings, count))
 
 
@@ -269,7 +269,7 @@ async def disk_full(place: Field, rounds: int) -> Row:
     with place.worker(settings, cwd=Path("/proc"), FAULT_FULL_DISK="1", **nowhere) as worker:
         await load.all_there(settings, count, timeout=90)
         await load.committed_to_the_end(settings, count)
-        await _ended(worker)
+        await load.ended(worker)
         assert not worker.log.stat().st_size, "the disk was not full: the row shows nothing"
     return Row("disk full", rounds, await load.tally(settings, count))
 
@@ -283,7 +283,7 @@ async def clock_jumps(place: Field, rounds: int) -> Row:
     settings = settings.model_copy(update={"source": source, "batch": batch})
     count, recovery, began = 0, 0.0, datetime.now(UTC)
     with place.worker(settings, FAULT_CLOCK_JUMPS="1", FAULT_MESSAGES_PER_SECOND="80") as worker:
-        await _ready(worker)
+        await load.ready(worker)
         for _ in range(rounds):
             await load.feed(settings, count, 400)
             await load.feed(settings, count + 400, 400, ahead=timedelta(minutes=30))
@@ -295,7 +295,7 @@ async def clock_jumps(place: Field, rounds: int) -> Row:
                 recovery = max(recovery, await load.recovery(settings, before, since))
             await load.committed_to_the_end(settings, count)
         await load.all_there(settings, count)
-        await _ended(worker)
+        await load.ended(worker)
     published, processed = await load.times(settings)
     slack = timedelta(seconds=1)
     # The broker's time stands for published_at, where it is absent and where it lies ahead of it: in the
@@ -405,27 +405,11 @@ async def redis_slow(place: Field, rounds: int) -> Row:
 
 async def _finish(place: Field, settings: Settings, count: int) -> Tally:
     with place.worker(settings) as worker:
-        await _ready(worker)
+        await load.ready(worker)
         await load.all_there(settings, count, timeout=120)
         await load.committed_to_the_end(settings, count)
-        await _ended(worker)
+        await load.ended(worker)
     return await load.tally(settings, count)
-
-
-async def _ready(*workers: KbertProcess) -> None:
-    for worker in workers:
-        await eventually(
-            lambda worker=worker: worker.says("partitions.assigned"),  # type: ignore[misc]
-            timeout=60,
-        )
-
-
-async def _ended(*workers: KbertProcess) -> None:
-    for worker in workers:
-        worker.send(signal.SIGTERM)
-    for worker in workers:
-        status = await asyncio.to_thread(worker.wait)
-        assert status == 0, worker.log.read_text(errors="replace")[-2_000:]
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import scenarios
+from tests.faults import backpressure, scenarios
 from tests.faults.scenarios import Scenario
 from tests.servers import KafkaServer
 
@@ -14,6 +14,7 @@ SHORT: dict[str, tuple[Scenario, int]] = {
     "read-only": (scenarios.read_only, 1),
     "disk full": (scenarios.disk_full, 1),
     "clock jumps": (scenarios.clock_jumps, 1),
+    "flood": (backpressure.short_flood, 1),
     "poisonous": (scenarios.poisonous, 1),
     "whole batch": (scenarios.whole_batch, 1),
     "out of memory": (scenarios.out_of_memory, 1),
