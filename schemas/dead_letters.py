@@ -38,5 +38,6 @@ class DeadLetterHeaders(BaseModel):
     original_bytes: int | None = Field(
         default=None,
         alias="kbert.original_bytes",
-        description="Length of the original value, only where the broker refused it whole and it was cut.",
+        description="Length of the original value, only where the broker refused the letter as too large: "
+        "its value is cut, or its key or headers are left out.",
     )

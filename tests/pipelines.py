@@ -11,6 +11,7 @@ from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.app import connected
 from worker.coins import CoinTagger, load_catalogue
+from worker.inference.classifier import Classifier
 from worker.inference.thread import EngineThread
 from worker.pipeline import Pipeline
 from worker.settings import Settings, SourceSettings
@@ -41,9 +42,10 @@ async def pipeline_settings(
 
 @asynccontextmanager
 async def running_pipeline(
-    settings: Settings, engine: FakeEngine
+    settings: Settings, engine: FakeEngine | Classifier
 ) -> AsyncIterator[tuple[Pipeline, asyncio.Event, "asyncio.Task[None]"]]:
-    model = FakeModel(engine)
+    """``engine``: one behind the plain model of tests, or a whole classifier."""
+    model = FakeModel(engine) if isinstance(engine, FakeEngine) else engine
     thread = EngineThread(model.engine)
     stop = asyncio.Event()
     async with connected(settings) as (source, sink):
@@ -58,10 +60,12 @@ async def running_pipeline(
     thread.close()
 
 
-async def outcomes(pipeline: Pipeline, running: "asyncio.Task[None]", count: int) -> None:
+async def outcomes(
+    pipeline: Pipeline, running: "asyncio.Task[None]", count: int, timeout: float = 40.0
+) -> None:
     def finished() -> bool:
         if running.done():
             running.result()
         return pipeline.counts.signals + pipeline.counts.dead_letters >= count
 
-    await eventually(finished, timeout=40, what=f"{count} outcomes")
+    await eventually(finished, timeout=timeout, what=f"{count} outcomes")

@@ -48,6 +48,11 @@ class KbertProcess:
         """Exit status."""
         return self._process.wait(timeout)
 
+    def resident_bytes(self) -> int:
+        """Memory that the process has in RAM."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     @property
     def running(self) -> bool:
         """Whether it has not ended."""

@@ -32,7 +32,7 @@ from worker.inference.errors import EngineStopped, TokeniseError
 from worker.inference.thread import EngineThread
 from worker.inference.tokenising import EncodedText
 from worker.settings import Settings
-from worker.sink.dead_letters import cut, dead_letter
+from worker.sink.dead_letters import dead_letter, smaller
 from worker.sink.producer import Delivery, OutRecord, Sink
 from worker.source.consumer import KafkaSource, Record
 from worker.source.decoding import BadMessageError, decode, event_time, record_time
@@ -289,9 +289,9 @@ class Pipeline:
             letter = outcome.out[0]
             if not await (await self._sink.send([letter], [record])).acknowledged():
                 return
-        size = len(letter.value)
-        while size := size // 2:
-            if not await (await self._sink.send([cut(letter, size)], [record])).acknowledged():
+        while (less := smaller(letter)) is not None:
+            letter = less
+            if not await (await self._sink.send([letter], [record])).acknowledged():
                 return
         raise KbertError(
             "The broker refuses even an empty dead letter as too large: "

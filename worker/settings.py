@@ -133,6 +133,9 @@ class SourceSettings(_Section):
     group_id: str = "kbert-worker"
     max_poll_records: PositiveInt = 1_000
     max_payload_bytes: PositiveInt = Field(default=262_144, description="Larger payloads are dead letters.")
+    max_unfinished_bytes: PositiveInt = Field(
+        default=67_108_864, description="Nothing more is read while so many bytes are read and not finished."
+    )
     session_timeout: PositiveFloat = Field(default=10.0, description="Seconds without a heartbeat.")
     max_poll_interval: PositiveFloat = Field(
         default=300.0, description="Longest time (s) that the source may hold back before the group drops it."
@@ -190,6 +193,9 @@ class SinkSettings(_Section):
     )
     transaction_records: PositiveInt = Field(
         default=5_000, description="Exactly once: commit earlier when this many records wait."
+    )
+    transaction_bytes: PositiveInt = Field(
+        default=16_777_216, description="Exactly once: commit earlier when so many bytes wait."
     )
     transaction_timeout: PositiveFloat = Field(
         default=60.0,

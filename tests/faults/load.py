@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
 from tests.kafka_io import committed, exactly_once, ids, produce, read_topic, settings_for
+from tests.processes import KbertProcess
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.settings import BatchSettings, ModelSettings, Settings, SinkSettings, SourceSettings
@@ -52,18 +55,22 @@ def in_transactions(settings: Settings) -> Settings:
     return exactly_once(settings.model_copy(update={"sink": SinkSettings(request_timeout=15.0)}))
 
 
-def values(start: int, count: int) -> list[bytes]:
-    """Raw messages ``m<start>`` and up, of 4 to 30 tokens."""
+def values(start: int, count: int, ahead: timedelta | None = None) -> list[bytes]:
+    """Raw messages ``m<start>`` and up, of 4 to 30 tokens, published so far ahead of now, or at no time."""
+    published = {} if ahead is None else {"published_at": (datetime.now(UTC) + ahead).isoformat()}
     return [
-        json.dumps({"id": f"m{n}", "text": "비트 가즈아 떡상 " * (1 + n % 9)}).encode()
+        json.dumps({"id": f"m{n}", "text": "비트 가즈아 떡상 " * (1 + n % 9)} | published).encode()
         for n in range(start, start + count)
     ]
 
 
-async def feed(settings: Settings, start: int, count: int) -> None:
+async def feed(settings: Settings, start: int, count: int, ahead: timedelta | None = None) -> None:
     """Produce ``values`` round robin over the partitions; ``start`` and ``count`` divide by them."""
     await produce(
-        settings.kafka.bootstrap_servers, settings.topics.raw, values(start, count), partitions=PARTITIONS
+        settings.kafka.bootstrap_servers,
+        settings.topics.raw,
+        values(start, count, ahead),
+        partitions=PARTITIONS,
     )
 
 
@@ -139,6 +146,16 @@ async def recovery(settings: Settings, before: int, since: float, timeout: float
     return monotonic() - since
 
 
+async def times(settings: Settings) -> tuple[list[datetime], list[datetime]]:
+    """``published_at`` and ``processed_at`` of all signals."""
+    records = await read_topic(settings.kafka.bootstrap_servers, settings.topics.signals)
+    signals = [json.loads(record.value) for record in records]
+    return (
+        [datetime.fromisoformat(signal["published_at"]) for signal in signals],
+        [datetime.fromisoformat(signal["processed_at"]) for signal in signals],
+    )
+
+
 def events(logs: Sequence[Path], event: str) -> int:
     """How often the logs have an event."""
     return sum(log.read_text(errors="replace").count(event) for log in logs)
@@ -149,3 +166,21 @@ async def pause(seconds: float) -> None:
     done = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(seconds, done.set_result, None)
     await done
+
+
+async def ready(*workers: KbertProcess) -> None:
+    """Wait until each has partitions."""
+    for worker in workers:
+        await eventually(
+            lambda worker=worker: worker.says("partitions.assigned"),  # type: ignore[misc]
+            timeout=60,
+        )
+
+
+async def ended(*workers: KbertProcess) -> None:
+    """SIGTERM, and each ends with status 0."""
+    for worker in workers:
+        worker.send(signal.SIGTERM)
+    for worker in workers:
+        status = await asyncio.to_thread(worker.wait)
+        assert status == 0, worker.log.read_text(errors="replace")[-2_000:]

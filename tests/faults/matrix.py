@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 
 from tests.checkpoints import SMALL, random_state, write_checkpoint
-from tests.faults import scenarios
+from tests.faults import backpressure, bad_input, scenarios
 from tests.faults.scenarios import Row, Scenario
 from tests.servers import KafkaServer, kafka_server
 
@@ -32,6 +32,10 @@ FULL: Final[dict[str, tuple[Scenario, int]]] = {
     "terminated": (scenarios.terminated, 3),
     "terminated-twice": (scenarios.terminated_twice, 3),
     "read-only": (scenarios.read_only, 1),
+    "disk-full": (scenarios.disk_full, 1),
+    "clock-jumps": (scenarios.clock_jumps, 5),
+    "bad-input": (bad_input.bad_input, 1),
+    "flood": (backpressure.flood, 1),
     "poisonous": (scenarios.poisonous, 3),
     "whole-batch": (scenarios.whole_batch, 3),
     "out-of-memory": (scenarios.out_of_memory, 3),

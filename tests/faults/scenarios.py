@@ -10,7 +10,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
@@ -70,11 +70,11 @@ class Field:
         return load.in_transactions(settings) if self.exactly_once else settings
 
     def worker(
-        self, settings: Settings, cwd: Path | None = None
+        self, settings: Settings, cwd: Path | None = None, **environment: str
     ) -> contextlib.AbstractContextManager[KbertProcess]:
         """A worker process, killed at the end of the block."""
         self._started += 1
-        environment = {"PYTHONPATH": str(ROOT)}
+        environment["PYTHONPATH"] = str(ROOT)
         if self.exactly_once and not self.kafka.is_apache:
             environment["FAULT_NEWER_INIT"] = "1"
         log = self.directory / f"{settings.topics.raw}-{self._started}.log"
@@ -105,10 +105,10 @@ async def _kill_chain(place: Field, rounds: int) -> tuple[Tally, float]:
             if number:
                 recovery = max(recovery, await load.recovery(settings, before, since))
             if number == rounds:
-                await _ready(worker)
+                await load.ready(worker)
                 await load.all_there(settings, count, timeout=120)
                 await load.committed_to_the_end(settings, count)
-                await _ended(worker)
+                await load.ended(worker)
                 break
             goal = before + random.randint(1, count - before)
 
@@ -128,7 +128,7 @@ async def stopped(place: Field, rounds: int) -> Row:
     count, recovery = 4_000, 0.0
     await load.feed(settings, 0, count)
     with place.worker(settings) as first, place.worker(settings) as second:
-        await _ready(first, second)
+        await load.ready(first, second)
         for _ in range(rounds):
             before = await load.outcomes(settings)
             first.send(signal.SIGSTOP)
@@ -142,7 +142,7 @@ async def stopped(place: Field, rounds: int) -> Row:
             count += 2_000
             await load.all_there(settings, count, timeout=90)
         await load.committed_to_the_end(settings, count)
-        await _ended(first, second)
+        await load.ended(first, second)
     return Row("SIGSTOP past the session", rounds, await load.tally(settings, count), recovery)
 
 
@@ -154,7 +154,7 @@ async def broker_frozen(place: Field, rounds: int, seconds: float = 20.0) -> Row
         settings = await own.settings()
         count = 0
         with own.worker(settings) as first, own.worker(settings) as second:
-            await _ready(first, second)
+            await load.ready(first, second)
             for _ in range(rounds):
                 before = await load.outcomes(settings)
                 await load.feed(settings, count, 10_000)
@@ -168,7 +168,7 @@ async def broker_frozen(place: Field, rounds: int, seconds: float = 20.0) -> Row
                 recovery = max(recovery, await load.recovery(settings, before, since))
                 await load.all_there(settings, count, timeout=120)
             await load.committed_to_the_end(settings, count)
-            await _ended(first, second)
+            await load.ended(first, second)
         return Row(f"broker frozen {seconds:g} s", rounds, await load.tally(settings, count), recovery)
 
 
@@ -185,7 +185,7 @@ async def rebalances(place: Field, rounds: int) -> Row:
             await load.pause(0.5)
 
     with place.worker(settings) as stays:
-        await _ready(stays)
+        await load.ready(stays)
         feeding = asyncio.create_task(feed())
         for _ in range(rounds):
             with place.worker(settings) as guest:
@@ -193,14 +193,14 @@ async def rebalances(place: Field, rounds: int) -> Row:
                     lambda guest=guest: guest.says("partitions.assigned"),  # type: ignore[misc]
                     timeout=60,
                 )
-                await _ended(guest)
+                await load.ended(guest)
         stop.set()
         await feeding
         since, before = monotonic(), await load.outcomes(settings)
         await load.all_there(settings, count, timeout=90)
         recovery = monotonic() - since if before < count else 0.0
         await load.committed_to_the_end(settings, count)
-        await _ended(stays)
+        await load.ended(stays)
     return Row("join and leave under load", rounds, await load.tally(settings, count), recovery)
 
 
@@ -256,8 +256,54 @@ async def read_only(place: Field, rounds: int) -> Row:
     with place.worker(settings, cwd=Path("/proc")) as worker:
         await load.all_there(settings, count, timeout=90)
         await load.committed_to_the_end(settings, count)
-        await _ended(worker)
+        await load.ended(worker)
     return Row("read-only working directory", rounds, await load.tally(settings, count))
+
+
+async def disk_full(place: Field, rounds: int) -> Row:
+    """No file takes a byte, the log's neither, and no directory a file."""
+    settings = await place.settings()
+    count = 2_000 * rounds
+    await load.feed(settings, 0, count)
+    nowhere = {"TMPDIR": "/proc", "HOME": "/proc", "XDG_CACHE_HOME": "/proc"}
+    with place.worker(settings, cwd=Path("/proc"), FAULT_FULL_DISK="1", **nowhere) as worker:
+        await load.all_there(settings, count, timeout=90)
+        await load.committed_to_the_end(settings, count)
+        await load.ended(worker)
+        assert not worker.log.stat().st_size, "the disk was not full: the row shows nothing"
+    return Row("disk full", rounds, await load.tally(settings, count))
+
+
+async def clock_jumps(place: Field, rounds: int) -> Row:
+    """The worker's wall clock jumps forward an hour and back, in a long batch and under a short watchdog."""
+    settings = await place.settings()
+    # A batch lasts for three of the watchdog's looks, and the clock jumps in the middle of one.
+    source = settings.source.model_copy(update={"stall_limit": 8.0})
+    batch = settings.batch.model_copy(update={"max_batch_tokens": 4_096})
+    settings = settings.model_copy(update={"source": source, "batch": batch})
+    count, recovery, began = 0, 0.0, datetime.now(UTC)
+    with place.worker(settings, FAULT_CLOCK_JUMPS="1", FAULT_MESSAGES_PER_SECOND="80") as worker:
+        await load.ready(worker)
+        for _ in range(rounds):
+            await load.feed(settings, count, 400)
+            await load.feed(settings, count + 400, 400, ahead=timedelta(minutes=30))
+            count += 800
+            for jump in (signal.SIGUSR1, signal.SIGUSR2):
+                await load.pause(1.5)
+                since, before = monotonic(), await load.outcomes(settings)
+                worker.send(jump)
+                recovery = max(recovery, await load.recovery(settings, before, since))
+            await load.committed_to_the_end(settings, count)
+        await load.all_there(settings, count)
+        await load.ended(worker)
+    published, processed = await load.times(settings)
+    slack = timedelta(seconds=1)
+    # The broker's time stands for published_at, where it is absent and where it lies ahead of it: in the
+    # hour that the worker's clock is ahead, half an hour ahead is still too much.
+    assert began - slack <= min(published), f"published_at {min(published)} before {began}"
+    assert max(published) <= datetime.now(UTC) + slack, f"published_at {max(published)} is to come"
+    assert max(processed) - min(processed) > timedelta(minutes=59), "the clock did not jump"
+    return Row("clock jumps an hour and back", rounds, await load.tally(settings, count), recovery)
 
 
 async def poisonous(place: Field, rounds: int) -> Row:
@@ -359,27 +405,11 @@ async def redis_slow(place: Field, rounds: int) -> Row:
 
 async def _finish(place: Field, settings: Settings, count: int) -> Tally:
     with place.worker(settings) as worker:
-        await _ready(worker)
+        await load.ready(worker)
         await load.all_there(settings, count, timeout=120)
         await load.committed_to_the_end(settings, count)
-        await _ended(worker)
+        await load.ended(worker)
     return await load.tally(settings, count)
-
-
-async def _ready(*workers: KbertProcess) -> None:
-    for worker in workers:
-        await eventually(
-            lambda worker=worker: worker.says("partitions.assigned"),  # type: ignore[misc]
-            timeout=60,
-        )
-
-
-async def _ended(*workers: KbertProcess) -> None:
-    for worker in workers:
-        worker.send(signal.SIGTERM)
-    for worker in workers:
-        status = await asyncio.to_thread(worker.wait)
-        assert status == 0, worker.log.read_text(errors="replace")[-2_000:]
 
 
 @contextlib.asynccontextmanager

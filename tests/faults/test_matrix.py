@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import scenarios
+from tests.faults import backpressure, bad_input, scenarios
+from tests.faults.matrix import table
 from tests.faults.scenarios import Scenario
 from tests.servers import KafkaServer
 
@@ -12,6 +13,10 @@ SHORT: dict[str, tuple[Scenario, int]] = {
     "terminated": (scenarios.terminated, 1),
     "terminated twice": (scenarios.terminated_twice, 1),
     "read-only": (scenarios.read_only, 1),
+    "disk full": (scenarios.disk_full, 1),
+    "clock jumps": (scenarios.clock_jumps, 1),
+    "bad input": (bad_input.bad_input, 1),
+    "flood": (backpressure.short_flood, 1),
     "poisonous": (scenarios.poisonous, 1),
     "whole batch": (scenarios.whole_batch, 1),
     "out of memory": (scenarios.out_of_memory, 1),
@@ -26,6 +31,7 @@ async def test_after_a_fault_nothing_is_lost(
     scenario, rounds = SHORT[name]
     async with scenarios.field_of(kafka, checkpoint, tmp_path, exactly_once=False) as place:
         row = await scenario(place, rounds)
+    print(table([row]).splitlines()[-1])
     assert row.tally.messages > 0
     assert (row.tally.lost, row.tally.unfinished_committed) == (0, 0)
 

@@ -4,6 +4,7 @@ Records of an aborted transaction are hidden by Apache Kafka and shown by the em
 So what has to be seen of an abort is marked ``apache_kafka``; all else runs everywhere.
 """
 
+import asyncio
 import json
 from collections import Counter
 from typing import Any
@@ -222,6 +223,39 @@ async def test_what_is_finished_behind_an_unfinished_offset_waits_for_it(
         await sink.stop()
     written = await read_topic(kafka.bootstrap_servers, settings.topics.signals)
     assert [record.value for record in written] == [b"0"]
+
+
+@pytest.mark.usefixtures("transactions")
+async def test_a_commit_is_due_when_many_bytes_are_kept(kafka: KafkaServer, topics: Topics) -> None:
+    waits = SinkSettings(transaction_interval=3_600, transaction_bytes=100_000)
+    settings = await _settings(kafka, topics, sink=waits)
+    partition = TopicPartition(settings.topics.raw, 0)
+    sink = TransactionalSink(settings)
+    try:
+        await sink.start()
+        await sink.claim([partition])
+        claim = Claim(partition)
+
+        async def keep(offset: int) -> None:
+            record = Record(claim, offset, 0, None, b"x", ())
+            await sink.send([OutRecord(settings.topics.signals, b"k", b"x" * 40_000)], [record])
+
+        due = asyncio.create_task(sink.due())
+        for offset in (0, 1, 1):  # the second outcome of offset 1 takes the place of the first
+            await keep(offset)
+        _, waiting = await asyncio.wait([due], timeout=0.05)
+        assert waiting
+        await keep(2)
+        await asyncio.wait_for(due, 10)
+        assert await sink.commit({partition: 3}) == {partition: Committed.DONE}
+
+        due = asyncio.create_task(sink.due())
+        await keep(3)
+        _, waiting = await asyncio.wait([due], timeout=0.05)
+        assert waiting, "what is committed still counts"
+        due.cancel()
+    finally:
+        await sink.stop()
 
 
 @pytest.mark.usefixtures("transactions")

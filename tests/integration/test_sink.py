@@ -10,9 +10,9 @@ from tests.kafka_io import headers_of, read_topic
 from tests.servers import KafkaServer, Topics
 from worker.errors import ConnectionFailedError
 from worker.settings import KafkaSettings, SinkSettings
-from worker.sink.dead_letters import cut, dead_letter
+from worker.sink.dead_letters import dead_letter, smaller
 from worker.sink.limits import MessageLimits
-from worker.sink.producer import KafkaSink, OutRecord
+from worker.sink.producer import Header, KafkaSink, OutRecord
 
 
 async def _sink(kafka: KafkaServer, settings: SinkSettings | None = None) -> KafkaSink:
@@ -93,11 +93,17 @@ async def test_a_dead_letter_keeps_bytes_key_headers_and_says_where_and_why(
     assert tombstone.value == b""
 
 
-def test_a_cut_dead_letter_says_how_long_the_original_was() -> None:
-    letter = OutRecord("dead", None, b"x" * 100, [("kbert.reason", b"r")])
-    short = cut(letter, 10)
-    assert short.value == b"x" * 10
-    assert ("kbert.original_bytes", b"100") in short.headers
+def test_a_dead_letter_that_is_too_large_loses_what_is_longest_in_it_and_says_so() -> None:
+    ours: Header = ("kbert.reason", b"r")
+    letter: OutRecord | None = OutRecord("dead", b"k" * 30, b"x" * 100, [ours, ("theirs", b"h" * 40)])
+    left = []
+    while letter is not None and (letter := smaller(letter)) is not None:
+        headers = dict(letter.headers)
+        assert headers.pop("kbert.reason") == b"r"
+        assert headers.pop("kbert.original_bytes") == b"100"
+        left.append((len(letter.value), "theirs" in headers, letter.key is not None))
+    assert left[:4] == [(50, True, True), (25, True, True), (25, False, True), (25, False, False)]
+    assert left[-1] == (0, False, False)
 
 
 async def test_a_record_above_the_topics_limit_is_reported_and_no_batch_is_above_it(

@@ -1,6 +1,10 @@
 """The consumer group against a real broker: commits, rebalances, giving up."""
 
 import asyncio
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
 
 from tests.kafka_io import committed, produce, settings_for
 from tests.servers import KafkaServer, Topics
@@ -9,14 +13,14 @@ from worker.settings import SourceSettings
 from worker.source.consumer import KafkaSource, Record
 
 
-async def _source(kafka: KafkaServer, raw: str, drain_timeout: float = 10.0) -> KafkaSource:
+async def _source(kafka: KafkaServer, raw: str, **options: Any) -> KafkaSource:
     settings = settings_for(
         kafka.bootstrap_servers,
         idempotence=kafka.idempotence,
         raw=raw,
         signals="unused",
         dead_letter="unused",
-        source=SourceSettings(group_id=f"group-{raw}", session_timeout=6.0, drain_timeout=drain_timeout),
+        source=SourceSettings(group_id=f"group-{raw}", session_timeout=6.0, **options),
     )
     source = KafkaSource(raw, settings.kafka, settings.source)
     await source.start()
@@ -52,6 +56,49 @@ async def test_only_finished_offsets_are_committed_in_order(kafka: KafkaServer, 
     source.finish(records[3:5])
     await source.stop()
     assert await committed(kafka.bootstrap_servers, f"group-{raw}", raw, 1) == {0: 10}
+
+
+async def test_no_more_is_read_while_too_many_bytes_are_unfinished(
+    kafka: KafkaServer, topics: Topics
+) -> None:
+    raw = await topics.make("raw", partitions=2)
+    size, count, bound = 20_000, 400, 1_000_000
+    await produce(kafka.bootstrap_servers, raw, [b"x" * size] * count, partitions=2)
+    source = await _source(kafka, raw, max_unfinished_bytes=bound)
+    records: list[Record] = []
+    finished = 0
+
+    async def full() -> bool:
+        records.extend(await source.poll(1_000))
+        return source.outstanding_bytes() >= bound or len(records) == count
+
+    try:
+        while finished < count:
+            await eventually(full, what="as many bytes as may be unfinished")
+            # Records come in slices of 64, so the bound is passed by less than one of them.
+            assert size * (len(records) - finished) == source.outstanding_bytes() < bound + 64 * size
+            if len(records) < count:
+                assert await source.poll(1_000, timeout=0.05) == []
+            source.finish(records[finished:])
+            finished = len(records)
+    finally:
+        await source.stop()
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+async def test_batches_of_every_codec_are_read(codec: str, kafka: KafkaServer, topics: Topics) -> None:
+    raw = await topics.make("raw", partitions=1)
+    values = [b"%d " % n * 100 for n in range(50)]
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers, compression_type=codec, linger_ms=50
+    ) as producer:
+        for future in [await producer.send(raw, value) for value in values]:
+            await future
+    source = await _source(kafka, raw)
+    try:
+        assert [record.value for record in await _poll_until(source, 50)] == values
+    finally:
+        await source.stop()
 
 
 async def test_a_revoked_partition_is_finished_before_it_is_given_away(

@@ -8,6 +8,7 @@ from schemas.dead_letters import DeadLetterHeaders, DeadLetterReason
 from worker.sink.producer import Header, OutRecord
 
 _OURS: Final = frozenset(field.alias or "" for field in DeadLetterHeaders.model_fields.values())
+_LENGTH: Final = DeadLetterHeaders.model_fields["original_bytes"].alias or ""
 
 
 def dead_letter(
@@ -50,7 +51,26 @@ def without_ours(headers: Sequence[tuple[str, bytes]]) -> list[Header]:
     return [(name, value) for name, value in headers if name not in _OURS]
 
 
-def cut(letter: OutRecord, size: int) -> OutRecord:
-    """A dead letter that the broker refused as too large, with the first ``size`` bytes of its value."""
-    length: Header = ("kbert.original_bytes", str(len(letter.value)).encode())
-    return OutRecord(letter.topic, letter.key, letter.value[:size], [*letter.headers, length])
+def smaller(letter: OutRecord) -> OutRecord | None:
+    """A dead letter that the broker refused as too large, with less of what is longest in it.
+
+    The value is halved; the key, and the headers of the original, are left out.
+
+    Returns:
+        None when nothing of the original is left.
+    """
+    headers = list(letter.headers)
+    key, value = letter.key, letter.value
+    headers_size = sum(len(name) + len(content or b"") for name, content in headers if name not in _OURS)
+    longest = max(len(value), len(key or b""), headers_size)
+    if not longest:
+        return None
+    if longest == len(value):
+        value = value[: len(value) // 2]
+    elif longest == headers_size:
+        headers = [header for header in headers if header[0] in _OURS]
+    else:
+        key = None
+    if _LENGTH not in dict(headers):
+        headers.append((_LENGTH, str(len(letter.value)).encode()))
+    return OutRecord(letter.topic, key, value, headers)

@@ -32,7 +32,7 @@ from aiokafka.errors import (
 
 from worker.errors import ConfigurationError, ConnectionFailedError, KbertError
 from worker.settings import Settings
-from worker.sink.limits import MessageLimits
+from worker.sink.limits import MessageLimits, record_size
 from worker.sink.producer import Delivery
 from worker.sink.record import OutRecord
 from worker.sink.writer import BatchWriter
@@ -58,6 +58,19 @@ class _Lane:
     producer: AIOKafkaProducer
     writer: BatchWriter
     ready: dict[int, OutRecord] = field(default_factory=dict)
+    bytes_kept: int = 0
+
+    def keep(self, offset: int, record: OutRecord) -> None:
+        """A later outcome of the same offset takes the place of the first."""
+        self.drop(offset)
+        self.ready[offset] = record
+        self.bytes_kept += record_size(record)
+
+    def drop(self, offset: int) -> None:
+        """Forget an outcome."""
+        record = self.ready.pop(offset, None)
+        if record is not None:
+            self.bytes_kept -= record_size(record)
 
 
 class _Kept:
@@ -129,8 +142,7 @@ class TransactionalSink:
     async def send(self, records: Sequence[OutRecord], origins: Sequence[Record]) -> Delivery:
         """Keep records until their offsets are committed; waits for a round when many are kept."""
         too_large = await self._limits.too_large(records)
-        bound = self._settings.transaction_records
-        if self._kept() >= 2 * bound:
+        if self._fullness() >= 2.0:
             # One round and no more: what waits behind an unfinished offset stays kept after it.
             self._round.clear()
             self._due.set()
@@ -138,8 +150,8 @@ class TransactionalSink:
         for index, (record, origin) in enumerate(zip(records, origins, strict=True)):
             lane = self._lanes.get(origin.claim.partition)
             if lane is not None and origin.claim.active and index not in too_large:
-                lane.ready[origin.offset] = record
-        if self._kept() >= bound:
+                lane.keep(origin.offset, record)
+        if self._fullness() >= 1.0:
             self._due.set()
         return _Kept(too_large)
 
@@ -213,7 +225,7 @@ class TransactionalSink:
             await self.release([partition])
             return self._failed(partition, error)
         for offset in offsets:
-            del lane.ready[offset]
+            lane.drop(offset)
         self._failures.pop(partition, None)
         metrics.TRANSACTIONS.labels("committed").inc()
         return Committed.DONE
@@ -273,8 +285,13 @@ class TransactionalSink:
         except (KafkaError, AssertionError) as error:  # a fenced producer's sender raises once more
             log.info("producer.closed", after=repr(error))
 
-    def _kept(self) -> int:
-        return sum(len(lane.ready) for lane in self._lanes.values())
+    def _fullness(self) -> float:
+        """What is kept, by the nearer of its two bounds; from 1 on a commit is due."""
+        lanes = self._lanes.values()
+        return max(
+            sum(len(lane.ready) for lane in lanes) / self._settings.transaction_records,
+            sum(lane.bytes_kept for lane in lanes) / self._settings.transaction_bytes,
+        )
 
     def _unreachable(self, error: BaseException) -> ConnectionFailedError:
         return ConnectionFailedError(

@@ -23,6 +23,9 @@ __all__ = ["Claim", "KafkaSource", "Record"]
 
 log = structlog.get_logger(__name__)
 
+_SLICE = 64
+"""Records taken at once, and so by how many the bound in bytes can be passed."""
+
 
 class KafkaSource:
     """Reads records, remembers which are finished, commits only those.
@@ -83,20 +86,33 @@ class KafkaSource:
         """Read the next records and track their offsets.
 
         Returns:
-            At most ``max_records`` records, in offset order within each partition.
+            At most ``max_records`` records, in offset order within each partition; none while
+            ``source.max_unfinished_bytes`` are unfinished.
         """
         if self.failure.done():
             self.failure.result()
-        polled = await self._consumer.getmany(timeout_ms=int(timeout * 1000), max_records=max_records)
+        if not await self._has_room(timeout):
+            return []
         records: list[Record] = []
-        for partition, messages in polled.items():
-            claim = self._claims.get(partition)
-            if claim is None or not claim.active:
-                continue  # revoked while the records were on their way
-            self._ledger.track(partition, (message.offset for message in messages))
-            records.extend(
-                Record(claim, m.offset, m.timestamp, m.key, m.value, m.headers or ()) for m in messages
+        # Slices, since nobody knows the size of a record before it is there. Only the first one waits: the
+        # others return at once, so no rebalance begins while records are in nobody's hands.
+        while len(records) < max_records and self._has_room_now():
+            polled = await self._consumer.getmany(
+                timeout_ms=0 if records else int(timeout * 1000),
+                max_records=min(_SLICE, max_records - len(records)),
             )
+            if not polled:
+                break
+            for partition, messages in polled.items():
+                claim = self._claims.get(partition)
+                if claim is None or not claim.active:
+                    continue  # revoked while the records were on their way
+                self._ledger.track(partition, (message.offset for message in messages))
+                taken = [
+                    Record(claim, m.offset, m.timestamp, m.key, m.value, m.headers or ()) for m in messages
+                ]
+                claim.bytes_held += sum(record.size for record in taken)
+                records += taken
         return records
 
     def finish(self, records: Iterable[Record]) -> None:
@@ -104,11 +120,29 @@ class KafkaSource:
         for record in records:
             if record.claim.active:
                 self._ledger.finish(record.claim.partition, record.offset)
+                record.claim.bytes_held -= record.size
         self._progress.set()
 
     def outstanding(self) -> int:
         """Records read and not finished."""
         return self._ledger.outstanding()
+
+    def outstanding_bytes(self) -> int:
+        """Bytes of the records read and not finished."""
+        return sum(claim.bytes_held for claim in self._claims.values())
+
+    def _has_room_now(self) -> bool:
+        return self.outstanding_bytes() < self._settings.max_unfinished_bytes
+
+    async def _has_room(self, timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._has_room_now():
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def commit(self) -> None:
         """Commit what is finished, in order, per partition.

@@ -13,11 +13,13 @@ class Claim:
     dropped wherever it stands, and never committed late.
     """
 
-    __slots__ = ("active", "partition")
+    __slots__ = ("active", "bytes_held", "partition")
 
     def __init__(self, partition: TopicPartition) -> None:
         self.partition = partition
         self.active = True
+        self.bytes_held = 0
+        """Bytes of its records that are read and not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +32,9 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        size = len(self.key or b"") + len(self.value or b"")
+        return size + sum(len(name) + len(value or b"") for name, value in self.headers)
