@@ -31,13 +31,14 @@ from worker.inference.engine import HeadOutputs
 from worker.inference.errors import EngineStopped, TokeniseError
 from worker.inference.thread import EngineThread
 from worker.inference.tokenising import EncodedText
-from worker.settings import Settings
+from worker.settings import PipelineName, Settings
 from worker.sink.dead_letters import cut, dead_letter
 from worker.sink.producer import Delivery, OutRecord, Sink
 from worker.source.consumer import KafkaSource, Record
 from worker.source.decoding import BadMessageError, decode, event_time, record_time
 from worker.tasks import Task
 from worker.telemetry import metrics
+from worker.watchdog import Look, watch
 
 log = structlog.get_logger(__name__)
 R = TypeVar("R")
@@ -46,8 +47,8 @@ _ENGINE_DEPTH = 2  # one batch runs, one waits collated
 _REPORT_SECONDS = 30.0
 
 
-class StalledError(KbertError):
-    """Nothing moves, and it is not known that there is nothing to do."""
+class StageEndedError(KbertError):
+    """A task of the pipeline has ended, and nobody asked it to."""
 
 
 class EngineBrokenError(KbertError):
@@ -96,8 +97,10 @@ class Pipeline:
         model: Classifier,
         engine: EngineThread,
         task: Task,
+        name: PipelineName = "crypto",
     ) -> None:
         self._settings = settings
+        self._name = name
         self._source = source
         self._sink = sink
         self._model = model
@@ -129,17 +132,31 @@ class Pipeline:
                     group.create_task(self._acknowledge(), name="acknowledge"),
                 ]
                 background = [
-                    group.create_task(self._source.commit_forever()),
-                    group.create_task(self._report_forever()),
-                    group.create_task(self._watch_progress()),
-                    group.create_task(self._enforce_deadline(stop, stages)),
+                    group.create_task(self._source.commit_forever(), name="commit"),
+                    group.create_task(self._report_forever(), name="report"),
+                    group.create_task(self._watch_progress(), name="watch"),
+                    group.create_task(self._enforce_deadline(stop, stages), name="deadline"),
                 ]
-                await asyncio.wait(stages)
+                await self._until_done(stages, background, stop)
                 for task in background:
                     task.cancel()
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
         log.info("pipeline.stopped", unfinished=self._source.outstanding(), **self._totals())
+
+    async def _until_done(
+        self, stages: "list[asyncio.Task[None]]", background: "list[asyncio.Task[None]]", stop: asyncio.Event
+    ) -> None:
+        """Wait for all stages; a task that ends by itself would leave the others waiting for ever."""
+        running = {*stages, *background}
+        while not running.isdisjoint(stages):
+            ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                if not stop.is_set() and (task.cancelled() or task.exception() is None):
+                    raise StageEndedError(
+                        f"The task {task.get_name()} of the {self._name} pipeline has ended by itself: "
+                        "the worker stops, to be started anew."
+                    )
 
     async def _intake(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -349,27 +366,23 @@ class Pipeline:
             log.info("pipeline.progress", queued=self._batcher.queued_items, **self._totals())
 
     async def _watch_progress(self) -> None:
-        """Fail when nothing has moved for ``source.stall_limit`` seconds.
+        await watch(f"worker-{self._name}", self._settings.source.stall_limit, self._look)
 
-        An aiokafka consumer can hang without a sign after a broker's restart, an engine in
-        its driver: the process looks alive, and only the missing progress tells.
-        """
-        limit = self._settings.source.stall_limit
-        moved_at, before = monotonic(), -1
-        while True:
-            await asyncio.sleep(limit / 8)
-            moved = self.counts.records + self.counts.signals + self.counts.dead_letters
-            idle = not self._source.outstanding() and await self._source.caught_up(limit / 8)
-            if moved != before or idle:
-                moved_at, before = monotonic(), moved
-            stalled = monotonic() - moved_at
-            metrics.STALLED_SECONDS.set(stalled)
-            if stalled > limit:
-                raise StalledError(
-                    f"Nothing has moved for {stalled:.0f} s (source.stall_limit={limit:g}) and "
-                    f"{self._source.outstanding()} records are unfinished: "
-                    "the worker stops, to be started anew."
-                )
+    async def _look(self, timeout: float) -> Look:
+        lag = await self._source.lag(timeout)
+        if not self._engine.alive:
+            raise EngineStopped("The engine thread has ended: the worker stops, to be started anew.")
+        problem = None
+        if lag is None:
+            problem = "Kafka does not answer"
+        elif not self._source.joined:
+            problem = "the consumer group has not assigned partitions yet"
+        return Look(
+            moved=self.counts.records + self.counts.signals + self.counts.dead_letters,
+            idle=lag is not None and not any(lag.values()),
+            unfinished=self._source.outstanding(),
+            problem=problem,
+        )
 
     async def _enforce_deadline(self, stop: asyncio.Event, stages: "list[asyncio.Task[None]]") -> None:
         await stop.wait()

@@ -14,6 +14,7 @@ from aiokafka.errors import (
 
 from worker.settings import KafkaSettings, SourceSettings
 from worker.source.committing import Committed, Committer
+from worker.source.lag import lag_of
 from worker.source.ledger import OffsetLedger
 from worker.source.membership import join, leave
 from worker.source.record import Claim, Record
@@ -50,6 +51,8 @@ class KafkaSource:
         self._reclaim_at: dict[TopicPartition, float] = {}  # lost in a transaction, and by the loop's clock
         self._progress = asyncio.Event()  # set whenever an offset is finished
         self._committing = asyncio.Lock()
+        self.joined = False
+        """Whether the group has ever assigned partitions, or none to a spare member."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._address = kafka.bootstrap_servers
         self._consumer = AIOKafkaConsumer(
@@ -187,15 +190,12 @@ class KafkaSource:
             return False
         return True
 
-    async def caught_up(self, timeout: float) -> bool:
-        """Whether it is known that no record waits: the broker is asked, and has to answer in time."""
-        mine = self._consumer.assignment()
-        try:
-            async with asyncio.timeout(timeout):
-                ends = await self._consumer.end_offsets(mine) if mine else {}
-                return all([await self._consumer.position(tp) >= end for tp, end in ends.items()])
-        except (TimeoutError, KafkaError):
-            return False
+    async def lag(self, timeout: float) -> dict[TopicPartition, int] | None:
+        """Records of each partition without an outcome; None where no broker answers in time."""
+        unread = await lag_of(self._consumer, timeout)
+        if unread is None:
+            return None
+        return {tp: count + self._ledger.outstanding([tp]) for tp, count in unread.items()}
 
     async def _revoke(self, partitions: Sequence[TopicPartition]) -> None:
         metrics.REBALANCES.inc()
@@ -230,6 +230,7 @@ class KafkaSource:
             self._consumer.seek(partition, offset)
         for partition in partitions:
             self._claims[partition] = Claim(partition)
+        self.joined = True
         log.info("partitions.assigned", partitions=sorted(p.partition for p in self._claims))
 
     async def _committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

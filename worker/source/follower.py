@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
+from worker.source.lag import lag_of
 from worker.source.membership import join, leave
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,8 @@ class SignalFollower:
         # would move the fences past what the seek is to heal, so they are dropped and read again.
         self._positioned: set[TopicPartition] = set()
         self._failure: Exception | None = None
+        self.joined = False
+        """Whether the group has ever assigned partitions, or none to a spare member."""
         self._consumer = AIOKafkaConsumer(
             group_id=settings.group_id,
             enable_auto_commit=False,
@@ -101,6 +104,10 @@ class SignalFollower:
             for tp, messages in polled.items()
             if messages and tp in self._positioned
         }
+
+    async def lag(self, timeout: float) -> dict[TopicPartition, int] | None:
+        """Records of each partition that were not read yet; None where no broker answers in time."""
+        return await lag_of(self._consumer, timeout)
 
     def applied(self, partition: Partition, next_offset: int) -> None:
         """Everything of the partition below ``next_offset`` stands in Redis."""
@@ -147,6 +154,7 @@ class SignalFollower:
         for partition, offset in (await self._on_assigned(committed, ends)).items():
             await self.rewind(partition, offset)
             self._positioned.add(TopicPartition(*partition))
+        self.joined = True
         log.info("aggregates.assigned", partitions=sorted(number for _, number in committed))
 
 

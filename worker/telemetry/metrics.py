@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _POWERS: Final = tuple(2.0**n for n in range(0, 18))
@@ -16,7 +16,9 @@ TRANSACTIONS: Final = Counter("kbert_transactions_total", "Transactions in exact
 REBALANCES: Final = Counter("kbert_rebalances_total", "Revocations of partitions.")
 QUEUE_TOKENS: Final = Gauge("kbert_queue_tokens", "Tokens waiting for the engine.")
 QUEUE_MESSAGES: Final = Gauge("kbert_queue_messages", "Messages waiting for the engine.")
-STALLED_SECONDS: Final = Gauge("kbert_stalled_seconds", "Time without progress while work may be there.")
+STALLED_SECONDS: Final = Gauge(
+    "kbert_stalled_seconds", "Time without progress while work may be there.", ["part"]
+)
 BATCH_TOKENS: Final = Histogram("kbert_batch_tokens", "Tokens of a batch.", buckets=_POWERS)
 BATCH_MESSAGES: Final = Histogram("kbert_batch_messages", "Messages of a batch.", buckets=_POWERS)
 QUEUE_SECONDS: Final = Histogram("kbert_queue_seconds", "Wait of a batch's oldest message.", buckets=_SECONDS)
@@ -29,8 +31,3 @@ PROJECTION_REPEATS: Final = Counter(
 PROJECTION_REWINDS: Final = Counter(
     "kbert_projection_rewinds_total", "Rewinds after Redis had lost data.", ["projection"]
 )
-
-
-def expose(host: str, port: int) -> None:
-    """Serve ``/metrics`` from a daemon thread."""
-    start_http_server(port, addr=host)
