@@ -26,4 +26,5 @@ class Aggregation(Projection):
             store=store,
             projector=aggregator,
             stall_limit=settings.source.stall_limit,
+            pipeline="crypto",
         )

@@ -58,10 +58,13 @@ async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", 
             offline=settings.model.offline,
         )
         if name == "crypto" and settings.sink.author_key is None:
-            log.warning("sink.author_key is not set: author hashes can be guessed from known names")
+            log.warning(
+                "author_key.missing",
+                mend="set sink.author_key: author hashes can be guessed from known names",
+            )
         engine = EngineThread(EngineInTurn(model.engine, turns), name=f"kbert-engine-{name}")
         stack.push_async_callback(_ended, engine)
-        source, sink = await stack.enter_async_context(connected(settings))
+        source, sink = await stack.enter_async_context(connected(settings, name))
         log.info("worker.ready", pipeline=name, **model.info.model_dump(), engine=model.engine.description)
         pipeline = Pipeline(
             settings,
@@ -93,7 +96,9 @@ async def _ended(engine: "EngineThread") -> None:
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> "AsyncIterator[tuple[KafkaSource, Sink]]":
+async def connected(
+    settings: Settings, pipeline: PipelineName = "crypto"
+) -> "AsyncIterator[tuple[KafkaSource, Sink]]":
     """Both ends of a pipeline, as ``delivery`` has them."""
     from worker.sink.producer import KafkaSink
     from worker.sink.transactions import TransactionalSink
@@ -102,13 +107,13 @@ async def connected(settings: Settings) -> "AsyncIterator[tuple[KafkaSource, Sin
     sink: KafkaSink | TransactionalSink
     transactions: TransactionalSink | None = None
     if settings.delivery == "exactly_once":
-        sink = transactions = TransactionalSink(settings)
+        sink = transactions = TransactionalSink(settings, pipeline)
     else:
         sink = KafkaSink(settings.kafka, settings.sink)
     async with AsyncExitStack() as stack:
         await sink.start()
         stack.push_async_callback(sink.stop)
-        source = KafkaSource(settings.topics.raw, settings.kafka, settings.source, transactions)
+        source = KafkaSource(settings.topics.raw, settings.kafka, settings.source, transactions, pipeline)
         await source.start()
         stack.push_async_callback(source.stop)
         yield source, sink

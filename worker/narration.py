@@ -21,4 +21,5 @@ class Narration(Projection):
             store=store,
             projector=projector,
             stall_limit=settings.source.stall_limit,
+            pipeline="traffic",
         )

@@ -15,9 +15,10 @@ import structlog
 from worker.aggregates.project import DataLostError
 from worker.aggregates.store import RedisStore
 from worker.errors import ConnectionFailedError, KbertError
-from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
+from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings, PipelineName
 from worker.source.follower import Partition, SignalFollower, SignalRecord
 from worker.telemetry import metrics
+from worker.telemetry.seldom import Seldom
 from worker.watchdog import Look, watch
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,11 @@ class Outcome(Protocol):
     @property
     def repeats(self) -> int:
         """Those whose id stood on the partition before."""
+        ...
+
+    @property
+    def fence_skips(self) -> int:
+        """Those that Redis had already, by their fence, and whose id is no repeat."""
         ...
 
     @property
@@ -78,6 +84,7 @@ class Projection:
         topic: the signals topic.
         group: consumer group, margin and poll size.
         stall_limit: seconds without progress after which `run` fails.
+        pipeline: whose signals they are.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class Projection:
         store: RedisStore,
         projector: Projector,
         stall_limit: float,
+        pipeline: PipelineName,
     ) -> None:
         self._name = name
         self._store = store
@@ -97,6 +105,7 @@ class Projection:
         self._margin = group.margin
         self._stall_limit = stall_limit
         self._records = 0
+        self._seldom = Seldom(log)
         self._follower = SignalFollower(
             topic,
             kafka,
@@ -105,6 +114,7 @@ class Projection:
             # The embedded broker answers ends that are too low: any restart would look like a new topic.
             ends_are_exact=kafka.idempotent_producer,
             on_revoked=projector.revoke,
+            pipeline=pipeline,
         )
 
     async def __aenter__(self) -> Self:
@@ -182,9 +192,13 @@ class Projection:
             await self._follower.commit()  # a restart before all is read again must not skip it
             return
         for place, offset, reason in applied.rejected:
-            log.warning(f"{self._name}.not_a_signal", place=place, offset=offset, reason=reason)
-        metrics.PROJECTED.labels(self._name).inc(applied.records - applied.repeats - len(applied.rejected))
+            self._seldom.warning(f"{self._name}.not_a_signal", place=place, offset=offset, reason=reason)
+        metrics.PROJECTED.labels(self._name).inc(
+            applied.records - applied.repeats - applied.fence_skips - len(applied.rejected)
+        )
         metrics.PROJECTION_REPEATS.labels(self._name).inc(applied.repeats)
+        metrics.PROJECTION_FENCE_SKIPS.labels(self._name).inc(applied.fence_skips)
+        metrics.PROJECTION_REJECTED.labels(self._name).inc(len(applied.rejected))
         for partition, records in polled.items():
             self._follower.applied(partition, records[-1].offset + 1)
 

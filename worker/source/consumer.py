@@ -34,6 +34,7 @@ class KafkaSource:
 
     Args:
         transactions: commits the offsets together with the outcomes; the consumer group where absent.
+        pipeline: label of the metrics.
     """
 
     def __init__(
@@ -42,9 +43,12 @@ class KafkaSource:
         kafka: KafkaSettings,
         settings: SourceSettings,
         transactions: Committer | None = None,
+        pipeline: str = "crypto",
     ) -> None:
         self._topic = topic
         self._settings = settings
+        self._pipeline = pipeline
+        self._lag = metrics.LagGauge(pipeline, "worker")
         self._ledger: OffsetLedger[TopicPartition] = OffsetLedger()
         self._claims: dict[TopicPartition, Claim] = {}
         self._transactions = transactions
@@ -134,16 +138,16 @@ class KafkaSource:
         try:
             await self._consumer.commit(dict(positions))
         except (CommitFailedError, IllegalStateError) as error:
-            metrics.COMMITS.labels("refused").inc()
+            metrics.COMMITS.labels(self._pipeline, "refused").inc()
             log.warning("commit.refused", error=str(error))
             return
         except KafkaError as error:
             if not error.retriable:
                 raise
-            metrics.COMMITS.labels("retried").inc()
+            metrics.COMMITS.labels(self._pipeline, "retried").inc()
             log.warning("commit.failed", error=repr(error))
             return
-        metrics.COMMITS.labels("done").inc()
+        metrics.COMMITS.labels(self._pipeline, "done").inc()
         self._ledger.mark_committed(positions)
 
     async def _commit_in_transactions(
@@ -195,10 +199,12 @@ class KafkaSource:
         unread = await lag_of(self._consumer, timeout)
         if unread is None:
             return None
-        return {tp: count + self._ledger.outstanding([tp]) for tp, count in unread.items()}
+        lag = {tp: count + self._ledger.outstanding([tp]) for tp, count in unread.items()}
+        self._lag.show(lag)
+        return lag
 
     async def _revoke(self, partitions: Sequence[TopicPartition]) -> None:
-        metrics.REBALANCES.inc()
+        metrics.REBALANCES.labels(self._pipeline).inc()
         if await self.drained(self._settings.drain_timeout, partitions):
             log.info("partitions.revoked", partitions=len(partitions))
         else:
@@ -207,6 +213,7 @@ class KafkaSource:
         self._give_up(partitions)
         for partition in partitions:
             self._reclaim_at.pop(partition, None)
+        self._lag.show({})
         if self._transactions is not None:
             await self._transactions.release(partitions)
 

@@ -15,6 +15,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
 from worker.source.lag import lag_of
 from worker.source.membership import join, leave
+from worker.telemetry.metrics import LagGauge
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,8 @@ class SignalFollower:
         on_assigned: given the committed offset of each new partition, and their end offsets
             where these are exact, answers where to start.
         on_revoked: told which partitions another member reads now.
+        ends_are_exact: whether the broker's end offsets can be believed.
+        pipeline: label of the metrics.
     """
 
     def __init__(
@@ -53,9 +56,11 @@ class SignalFollower:
         on_assigned: OnAssigned,
         on_revoked: Callable[[Collection[Partition]], None],
         ends_are_exact: bool = True,
+        pipeline: str = "crypto",
     ) -> None:
         self._topic = topic
         self._settings = settings
+        self._lag = LagGauge(pipeline, "aggregates")
         self._address = kafka.bootstrap_servers
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
@@ -107,7 +112,10 @@ class SignalFollower:
 
     async def lag(self, timeout: float) -> dict[TopicPartition, int] | None:
         """Records of each partition that were not read yet; None where no broker answers in time."""
-        return await lag_of(self._consumer, timeout)
+        lag = await lag_of(self._consumer, timeout)
+        if lag is not None:
+            self._lag.show(lag)
+        return lag
 
     def applied(self, partition: Partition, next_offset: int) -> None:
         """Everything of the partition below ``next_offset`` stands in Redis."""
@@ -141,6 +149,7 @@ class SignalFollower:
 
     async def _revoke(self, partitions: Collection[TopicPartition]) -> None:
         await self.commit()
+        self._lag.show({})
         self._positioned.difference_update(partitions)
         self._on_revoked([(tp.topic, tp.partition) for tp in partitions])
 
