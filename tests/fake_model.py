@@ -10,7 +10,7 @@ import numpy as np
 
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS
 from schemas.signals import ModelInfo
-from worker.inference.engine import HeadOutputs
+from worker.inference.engine import Filler, HeadOutputs
 from worker.inference.tokenising import EncodedText
 
 POISON = "독약"
@@ -46,6 +46,9 @@ class FakeEngine:
 
     def prepare(self, batch: Sequence[EncodedText]) -> list[EncodedText]:
         return list(batch)
+
+    def filler(self, prepared: list[EncodedText]) -> Filler:
+        return Filler()
 
     def run(self, prepared: list[EncodedText]) -> HeadOutputs:
         if self.gate is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from schemas.signals import ModelInfo
-from worker.inference.engine import HeadOutputs
+from worker.inference.engine import Filler, HeadOutputs
 from worker.inference.heads import decode_traffic
 from worker.inference.tokenising import EncodedText
 
@@ -43,6 +43,9 @@ class HashEngine:
 
     def prepare(self, batch: Sequence[EncodedText]) -> list[EncodedText]:
         return list(batch)
+
+    def filler(self, prepared: list[EncodedText]) -> Filler:
+        return Filler()
 
     def run(self, prepared: list[EncodedText]) -> HeadOutputs:
         self.log.append(self.name)

@@ -25,4 +25,6 @@ class Aggregation(Projection):
             group=settings.aggregates,
             store=store,
             projector=aggregator,
+            stall_limit=settings.source.stall_limit,
+            pipeline="crypto",
         )

@@ -10,7 +10,8 @@ import structlog
 
 from worker.errors import KbertError
 from worker.settings import PipelineName, Settings
-from worker.telemetry import metrics
+from worker.telemetry.endpoint import expose
+from worker.telemetry.health import HEALTH
 
 if TYPE_CHECKING:
     from worker.inference.load import Model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _ENGINE_SECONDS = 5.0
+_BEAT_SECONDS = 1.0
 
 Service = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
@@ -43,22 +45,26 @@ async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", 
     from worker.inference.turns import EngineInTurn
     from worker.pipeline import Pipeline
 
-    model = await asyncio.to_thread(
-        load_model,
-        settings.model.ref,
-        head_set=name,
-        revision=settings.model.revision,
-        precision=settings.model.precision,
-        device=settings.model.device,
-        threads=settings.model.threads,
-        offline=settings.model.offline,
-    )
-    if name == "crypto" and settings.sink.author_key is None:
-        log.warning("sink.author_key is not set: author hashes can be guessed from known names")
     async with AsyncExitStack() as stack:
+        stack.enter_context(HEALTH.part(f"worker-{name}"))("the model is loading")
+        model = await asyncio.to_thread(
+            load_model,
+            settings.model.ref,
+            head_set=name,
+            revision=settings.model.revision,
+            precision=settings.model.precision,
+            device=settings.model.device,
+            threads=settings.model.threads,
+            offline=settings.model.offline,
+        )
+        if name == "crypto" and settings.sink.author_key is None:
+            log.warning(
+                "author_key.missing",
+                mend="set sink.author_key: author hashes can be guessed from known names",
+            )
         engine = EngineThread(EngineInTurn(model.engine, turns), name=f"kbert-engine-{name}")
         stack.push_async_callback(_ended, engine)
-        source, sink = await stack.enter_async_context(connected(settings))
+        source, sink = await stack.enter_async_context(connected(settings, name))
         log.info("worker.ready", pipeline=name, **model.info.model_dump(), engine=model.engine.description)
         pipeline = Pipeline(
             settings,
@@ -67,6 +73,7 @@ async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", 
             model=model,
             engine=engine,
             task=task_for(name, model, settings),
+            name=name,
         )
         await pipeline.run(stop)
 
@@ -89,7 +96,9 @@ async def _ended(engine: "EngineThread") -> None:
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> "AsyncIterator[tuple[KafkaSource, Sink]]":
+async def connected(
+    settings: Settings, pipeline: PipelineName = "crypto"
+) -> "AsyncIterator[tuple[KafkaSource, Sink]]":
     """Both ends of a pipeline, as ``delivery`` has them."""
     from worker.sink.producer import KafkaSink
     from worker.sink.transactions import TransactionalSink
@@ -98,13 +107,13 @@ async def connected(settings: Settings) -> "AsyncIterator[tuple[KafkaSource, Sin
     sink: KafkaSink | TransactionalSink
     transactions: TransactionalSink | None = None
     if settings.delivery == "exactly_once":
-        sink = transactions = TransactionalSink(settings)
+        sink = transactions = TransactionalSink(settings, pipeline)
     else:
         sink = KafkaSink(settings.kafka, settings.sink)
     async with AsyncExitStack() as stack:
         await sink.start()
         stack.push_async_callback(sink.stop)
-        source = KafkaSource(settings.topics.raw, settings.kafka, settings.source, transactions)
+        source = KafkaSource(settings.topics.raw, settings.kafka, settings.source, transactions, pipeline)
         await source.start()
         stack.push_async_callback(source.stop)
         yield source, sink
@@ -137,14 +146,27 @@ SERVICES: dict[str, Service] = {"worker": run_worker, "aggregates": run_aggregat
 
 async def run_services(settings: Settings, names: list[str], stop: asyncio.Event) -> None:
     """Run services side by side; the first failure stops all of them and is raised."""
+    exposed = None
     if settings.metrics.port is not None:
-        metrics.expose(settings.metrics.host, settings.metrics.port)
+        exposed = expose(settings.metrics.host, settings.metrics.port)
+    beating = asyncio.create_task(_beat())
     try:
         async with asyncio.TaskGroup() as group:
             for name in names:
                 group.create_task(_watched(name, settings, stop), name=name)
     except* KbertError as errors:
         raise _first(errors) from errors
+    finally:
+        beating.cancel()
+        if exposed is not None:
+            await asyncio.to_thread(exposed.shutdown)
+            exposed.server_close()
+
+
+async def _beat() -> None:
+    while True:
+        HEALTH.beat()
+        await asyncio.sleep(_BEAT_SECONDS)
 
 
 async def _watched(name: str, settings: Settings, stop: asyncio.Event) -> None:

@@ -20,4 +20,6 @@ class Narration(Projection):
             group=settings.narrative,
             store=store,
             projector=projector,
+            stall_limit=settings.source.stall_limit,
+            pipeline="traffic",
         )

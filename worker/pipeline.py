@@ -12,10 +12,10 @@ so the next worker reads it again.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -31,23 +31,26 @@ from worker.inference.engine import HeadOutputs
 from worker.inference.errors import EngineStopped, TokeniseError
 from worker.inference.thread import EngineThread
 from worker.inference.tokenising import EncodedText
-from worker.settings import Settings
+from worker.settings import PipelineName, Settings
 from worker.sink.dead_letters import dead_letter, smaller
 from worker.sink.producer import Delivery, OutRecord, Sink
 from worker.source.consumer import KafkaSource, Record
 from worker.source.decoding import BadMessageError, decode, event_time, record_time
 from worker.tasks import Task
 from worker.telemetry import metrics
+from worker.telemetry.seldom import Seldom
+from worker.watchdog import Look, watch
 
 log = structlog.get_logger(__name__)
 R = TypeVar("R")
 
 _ENGINE_DEPTH = 2  # one batch runs, one waits collated
 _REPORT_SECONDS = 30.0
+_STAGES = ("decode", "tokenise", "wait", "infer", "produce")
 
 
-class StalledError(KbertError):
-    """Nothing moves, and it is not known that there is nothing to do."""
+class StageEndedError(KbertError):
+    """A task of the pipeline has ended, and nobody asked it to."""
 
 
 class EngineBrokenError(KbertError):
@@ -69,10 +72,11 @@ class _Running:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """``out[i]`` is the signal or dead letter of ``records[i]``."""
+    """``out[i]`` is the signal or dead letter of ``records[i]``; ``classes`` those of the signals."""
 
     records: list[Record]
     out: list[OutRecord]
+    classes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -96,8 +100,10 @@ class Pipeline:
         model: Classifier,
         engine: EngineThread,
         task: Task,
+        name: PipelineName = "crypto",
     ) -> None:
         self._settings = settings
+        self._name = name
         self._source = source
         self._sink = sink
         self._model = model
@@ -111,11 +117,15 @@ class Pipeline:
         )
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="kbert-pool")
         self._in_order: asyncio.Queue[_Running | _Outcome | None] = asyncio.Queue(_ENGINE_DEPTH)
-        self._unacknowledged: asyncio.Queue[tuple[_Outcome, Delivery] | None] = asyncio.Queue(
+        self._unacknowledged: asyncio.Queue[tuple[_Outcome, Delivery, float] | None] = asyncio.Queue(
             settings.sink.max_unacknowledged
         )
         self._tokens_per_message = 32.0  # moving mean, so that one poll brings what the queue has room for
         self._canary = model.tokeniser.encode(["."])[0]
+        self._seldom = Seldom(log)
+        self._stage = {stage: metrics.STAGE_SECONDS.labels(name, stage) for stage in _STAGES}
+        metrics.QUEUE_TOKENS.labels(name).set_function(lambda: self._batcher.queued_tokens)
+        metrics.QUEUE_MESSAGES.labels(name).set_function(lambda: self._batcher.queued_items)
         self.counts = Counts()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -129,17 +139,31 @@ class Pipeline:
                     group.create_task(self._acknowledge(), name="acknowledge"),
                 ]
                 background = [
-                    group.create_task(self._source.commit_forever()),
-                    group.create_task(self._report_forever()),
-                    group.create_task(self._watch_progress()),
-                    group.create_task(self._enforce_deadline(stop, stages)),
+                    group.create_task(self._source.commit_forever(), name="commit"),
+                    group.create_task(self._report_forever(), name="report"),
+                    group.create_task(self._watch_progress(), name="watch"),
+                    group.create_task(self._enforce_deadline(stop, stages), name="deadline"),
                 ]
-                await asyncio.wait(stages)
+                await self._until_done(stages, background, stop)
                 for task in background:
                     task.cancel()
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
         log.info("pipeline.stopped", unfinished=self._source.outstanding(), **self._totals())
+
+    async def _until_done(
+        self, stages: "list[asyncio.Task[None]]", background: "list[asyncio.Task[None]]", stop: asyncio.Event
+    ) -> None:
+        """Wait for all stages; a task that ends by itself would leave the others waiting for ever."""
+        running = {*stages, *background}
+        while not running.isdisjoint(stages):
+            ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                if not stop.is_set() and (task.cancelled() or task.exception() is None):
+                    raise StageEndedError(
+                        f"The task {task.get_name()} of the {self._name} pipeline has ended by itself: "
+                        "the worker stops, to be started anew."
+                    )
 
     async def _intake(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -148,7 +172,7 @@ class Pipeline:
             if not records:
                 continue
             self.counts.records += len(records)
-            metrics.RECORDS.inc(len(records))
+            metrics.RECORDS.labels(self._name).inc(len(records))
             works, refused = await self._in_pool(self._read, records)
             if refused.records:
                 await self._in_order.put(refused)
@@ -163,15 +187,16 @@ class Pipeline:
         running: deque[asyncio.Future[HeadOutputs]] = deque()
         while (batch := await self._batcher.next_batch(running[-1] if running else None)) is not None:
             works = [work for work in batch.items if work.record.claim.active]
-            metrics.GIVEN_UP.inc(len(batch.items) - len(works))
-            metrics.QUEUE_TOKENS.set(self._batcher.queued_tokens)
-            metrics.QUEUE_MESSAGES.set(self._batcher.queued_items)
+            metrics.GIVEN_UP.labels(self._name).inc(len(batch.items) - len(works))
             if not works:
                 continue
-            metrics.BATCH_TOKENS.observe(batch.tokens)
-            metrics.BATCH_MESSAGES.observe(len(works))
-            metrics.QUEUE_SECONDS.observe(batch.oldest_wait)
+            metrics.BATCH_TOKENS.labels(self._name).observe(batch.tokens)
+            metrics.BATCH_MESSAGES.labels(self._name).observe(len(works))
+            self._stage["wait"].observe(batch.oldest_wait)
             prepared = await self._in_pool(self._model.engine.prepare, [work.encoded for work in works])
+            filler = self._model.engine.filler(prepared)
+            metrics.FILLER_TOKENS.labels(self._name, "rows").inc(filler.rows)
+            metrics.FILLER_TOKENS.labels(self._name, "attention").inc(filler.attention)
             while len(running) >= _ENGINE_DEPTH:
                 await asyncio.wait([running.popleft()])
             outputs = self._engine.submit(prepared)
@@ -183,21 +208,25 @@ class Pipeline:
     async def _publish(self) -> None:
         while (item := await self._in_order.get()) is not None:
             outcome = item if isinstance(item, _Outcome) else await self._outcome(item)
+            sent_at = monotonic()
             delivery = await self._sink.send(outcome.out, outcome.records)
-            await self._unacknowledged.put((outcome, delivery))
+            await self._unacknowledged.put((outcome, delivery, sent_at))
         await self._unacknowledged.put(None)
 
     async def _acknowledge(self) -> None:
         while (item := await self._unacknowledged.get()) is not None:
-            outcome, delivery = item
+            outcome, delivery, sent_at = item
             too_large = await delivery.acknowledged()
+            self._stage["produce"].observe(monotonic() - sent_at)
             for index in too_large:
                 await self._replace(outcome.records[index], outcome.out[index])
             self._source.finish(outcome.records)
             letters = sum(out.topic == self._settings.topics.dead_letter for out in outcome.out)
             self.counts.dead_letters += letters
             self.counts.signals += len(outcome.out) - letters
-            metrics.SIGNALS.inc(len(outcome.out) - letters)
+            metrics.SIGNALS.labels(self._name).inc(len(outcome.out) - letters)
+            for (name, value), count in outcome.classes.items():
+                metrics.SIGNAL_CLASSES.labels(self._name, name, value).inc(count)
 
     # In pool threads
 
@@ -205,12 +234,17 @@ class Pipeline:
         """Decode and tokenise; what cannot be read becomes a dead letter."""
         read: list[tuple[Record, RawMessage]] = []
         refused = _Outcome([], [])
+        began = monotonic()
         for record in records:
             try:
                 read.append((record, decode(record.value, self._settings.source.max_payload_bytes)))
             except BadMessageError as error:
                 self._refuse(refused, record, error.reason, error.detail)
-        return self._encode(read, refused), refused
+        decoded = monotonic()
+        works = self._encode(read, refused)
+        self._stage["decode"].observe(decoded - began)
+        self._stage["tokenise"].observe(monotonic() - decoded)
+        return works, refused
 
     def _encode(self, read: list[tuple[Record, RawMessage]], refused: _Outcome) -> list[_Work]:
         try:
@@ -238,7 +272,9 @@ class Pipeline:
             for work, prediction in zip(works, self._model.decode(outputs), strict=True)
         ]
         return _Outcome(
-            [work.record for work in works], self._task.records(self._settings.topics.signals, signals)
+            [work.record for work in works],
+            self._task.records(self._settings.topics.signals, signals),
+            self._task.classes(signals),
         )
 
     # On the loop
@@ -249,8 +285,8 @@ class Pipeline:
         except EngineStopped:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a device raises on a batch; `_isolate` judges it
-            metrics.BATCH_SPLITS.inc()
-            log.warning("engine.batch_failed", messages=len(running.works), error=repr(error))
+            metrics.BATCH_SPLITS.labels(self._name).inc()
+            self._seldom.warning("engine.batch_failed", messages=len(running.works), error=repr(error))
             return await self._isolate(running.works, error)
         return await self._in_pool(self._signals, running.works, outputs)
 
@@ -268,6 +304,7 @@ class Pipeline:
             part = await self._outcome(_Running(half, self._engine.submit(prepared)))
             whole.records.extend(part.records)
             whole.out.extend(part.out)
+            whole.classes.update(part.classes)
         return whole
 
     async def _check_engine(self, error: Exception) -> None:
@@ -299,7 +336,7 @@ class Pipeline:
         )
 
     def _refuse(self, outcome: _Outcome, record: Record, reason: DeadLetterReason, detail: str) -> None:
-        metrics.DEAD_LETTERS.labels(reason).inc()
+        metrics.DEAD_LETTERS.labels(self._name, reason).inc()
         outcome.records.append(record)
         outcome.out.append(
             dead_letter(
@@ -334,7 +371,8 @@ class Pipeline:
             if started is not None:
                 seconds = monotonic() - started
                 self._batcher.record_service(tokens, seconds)
-                metrics.ENGINE_SECONDS.observe(seconds)
+                self._stage["infer"].observe(seconds)
+                metrics.ENGINE_BUSY_SECONDS.labels(self._name).inc(seconds)
 
         if started is None and before is not None:
             before.add_done_callback(begun)
@@ -349,27 +387,23 @@ class Pipeline:
             log.info("pipeline.progress", queued=self._batcher.queued_items, **self._totals())
 
     async def _watch_progress(self) -> None:
-        """Fail when nothing has moved for ``source.stall_limit`` seconds.
+        await watch(f"worker-{self._name}", self._settings.source.stall_limit, self._look)
 
-        An aiokafka consumer can hang without a sign after a broker's restart, an engine in
-        its driver: the process looks alive, and only the missing progress tells.
-        """
-        limit = self._settings.source.stall_limit
-        moved_at, before = monotonic(), -1
-        while True:
-            await asyncio.sleep(limit / 8)
-            moved = self.counts.records + self.counts.signals + self.counts.dead_letters
-            idle = not self._source.outstanding() and await self._source.caught_up(limit / 8)
-            if moved != before or idle:
-                moved_at, before = monotonic(), moved
-            stalled = monotonic() - moved_at
-            metrics.STALLED_SECONDS.set(stalled)
-            if stalled > limit:
-                raise StalledError(
-                    f"Nothing has moved for {stalled:.0f} s (source.stall_limit={limit:g}) and "
-                    f"{self._source.outstanding()} records are unfinished: "
-                    "the worker stops, to be started anew."
-                )
+    async def _look(self, timeout: float) -> Look:
+        lag = await self._source.lag(timeout)
+        if not self._engine.alive:
+            raise EngineStopped("The engine thread has ended: the worker stops, to be started anew.")
+        problem = None
+        if lag is None:
+            problem = "Kafka does not answer"
+        elif not self._source.joined:
+            problem = "the consumer group has not assigned partitions yet"
+        return Look(
+            moved=self.counts.records + self.counts.signals + self.counts.dead_letters,
+            idle=lag is not None and not any(lag.values()),
+            unfinished=self._source.outstanding(),
+            problem=problem,
+        )
 
     async def _enforce_deadline(self, stop: asyncio.Event, stages: "list[asyncio.Task[None]]") -> None:
         await stop.wait()

@@ -14,9 +14,12 @@ import structlog
 
 from worker.aggregates.project import DataLostError
 from worker.aggregates.store import RedisStore
-from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
+from worker.errors import ConnectionFailedError, KbertError
+from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings, PipelineName
 from worker.source.follower import Partition, SignalFollower, SignalRecord
 from worker.telemetry import metrics
+from worker.telemetry.seldom import Seldom
+from worker.watchdog import Look, watch
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +38,11 @@ class Outcome(Protocol):
     @property
     def repeats(self) -> int:
         """Those whose id stood on the partition before."""
+        ...
+
+    @property
+    def fence_skips(self) -> int:
+        """Those that Redis had already, by their fence, and whose id is no repeat."""
         ...
 
     @property
@@ -75,6 +83,8 @@ class Projection:
         name: of the log events.
         topic: the signals topic.
         group: consumer group, margin and poll size.
+        stall_limit: seconds without progress after which `run` fails.
+        pipeline: whose signals they are.
     """
 
     def __init__(
@@ -86,11 +96,16 @@ class Projection:
         group: AggregateSettings | NarrativeSettings,
         store: RedisStore,
         projector: Projector,
+        stall_limit: float,
+        pipeline: PipelineName,
     ) -> None:
         self._name = name
         self._store = store
         self._projector = projector
         self._margin = group.margin
+        self._stall_limit = stall_limit
+        self._records = 0
+        self._seldom = Seldom(log)
         self._follower = SignalFollower(
             topic,
             kafka,
@@ -99,6 +114,7 @@ class Projection:
             # The embedded broker answers ends that are too low: any restart would look like a new topic.
             ends_are_exact=kafka.idempotent_producer,
             on_revoked=projector.revoke,
+            pipeline=pipeline,
         )
 
     async def __aenter__(self) -> Self:
@@ -131,17 +147,23 @@ class Projection:
         log.info(f"{self._name}.ready", redis=self._store.address)
         following = asyncio.create_task(self._follow(stop))
         stopping = asyncio.create_task(stop.wait())
+        watching = asyncio.create_task(watch(self._name, self._stall_limit, self._look))
         try:
-            await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({following, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
             # A batch waits for Redis as long as it takes; a shutdown does not, since the fences tell.
             await asyncio.wait({following}, timeout=_STOP_SECONDS)
         finally:
             stopping.cancel()
+            watching.cancel()
             if following.cancel():
                 log.warning(f"{self._name}.batch_abandoned")
             await asyncio.wait({following})
         if not following.cancelled():
             following.result()
+        elif not stop.is_set():
+            raise KbertError(f"The task of {self._name} has ended by itself: it stops, to be started anew.")
         log.info(f"{self._name}.stopped")
 
     async def _follow(self, stop: asyncio.Event) -> None:
@@ -150,6 +172,7 @@ class Projection:
         while not stop.is_set():
             polled = await self._follower.poll()
             if polled:
+                self._records += 1
                 await self._apply(polled)
             if loop.time() >= commit_at:
                 await self._follower.commit()
@@ -169,11 +192,36 @@ class Projection:
             await self._follower.commit()  # a restart before all is read again must not skip it
             return
         for place, offset, reason in applied.rejected:
-            log.warning(f"{self._name}.not_a_signal", place=place, offset=offset, reason=reason)
-        metrics.PROJECTED.labels(self._name).inc(applied.records - applied.repeats - len(applied.rejected))
+            self._seldom.warning(f"{self._name}.not_a_signal", place=place, offset=offset, reason=reason)
+        metrics.PROJECTED.labels(self._name).inc(
+            applied.records - applied.repeats - applied.fence_skips - len(applied.rejected)
+        )
         metrics.PROJECTION_REPEATS.labels(self._name).inc(applied.repeats)
+        metrics.PROJECTION_FENCE_SKIPS.labels(self._name).inc(applied.fence_skips)
+        metrics.PROJECTION_REJECTED.labels(self._name).inc(len(applied.rejected))
         for partition, records in polled.items():
             self._follower.applied(partition, records[-1].offset + 1)
+
+    async def _look(self, timeout: float) -> Look:
+        lag = await self._follower.lag(timeout)
+        problem, excused = None, False
+        if lag is None:
+            problem = "Kafka does not answer"
+        elif not self._follower.joined:
+            problem = "the consumer group has not assigned partitions yet"
+        else:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._store.check()
+            except (ConnectionFailedError, TimeoutError):
+                # A batch waits for Redis as long as it takes, and a new process would wait as well.
+                problem, excused = "Redis does not answer", True
+        return Look(
+            moved=self._records,
+            idle=lag is not None and not any(lag.values()),
+            problem=problem,
+            excused=excused,
+        )
 
     async def _start_offsets(
         self, committed: dict[Partition, int | None], ends: dict[Partition, int] | None

@@ -1,5 +1,6 @@
 """What differs between the pipelines: which text the heads read, and what becomes of a prediction."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
@@ -37,6 +38,10 @@ class Task(Protocol):
         """The signals as records for a topic."""
         ...
 
+    def classes(self, signals: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+        """How many of the signals have each class, by field and value."""
+        ...
+
 
 class CryptoTask:
     """Chat and news to crypto signals."""
@@ -71,6 +76,16 @@ class CryptoTask:
     def records(self, topic: str, signals: Sequence[Mapping[str, Any]]) -> list[OutRecord]:
         """Keyed by the first coin."""
         return [signal_record(topic, signal) for signal in signals]
+
+    def classes(self, signals: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+        """Sentiment, action, and every emotion."""
+        found: Counter[tuple[str, str]] = Counter()
+        for signal in signals:
+            found["sentiment_strength", signal["sentiment_strength"]] += 1
+            found["action_signal", signal["action_signal"]] += 1
+            for emotion in signal["emotions"]:
+                found["emotions", emotion] += 1
+        return found
 
 
 class TrafficTask:
@@ -111,6 +126,10 @@ class TrafficTask:
     def records(self, topic: str, signals: Sequence[Mapping[str, Any]]) -> list[OutRecord]:
         """Keyed by id."""
         return [traffic_record(topic, signal) for signal in signals]
+
+    def classes(self, signals: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+        """The label."""
+        return Counter(("label", str(signal["label"])) for signal in signals)
 
 
 def article_text(title: str, body: str, separator: str) -> str:

@@ -16,8 +16,9 @@ from tests.pipelines import outcomes, pipeline_settings, running_pipeline
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.embedded import EmbeddedKafka
-from worker.pipeline import EngineBrokenError, StalledError
+from worker.pipeline import EngineBrokenError
 from worker.settings import BatchSettings, Settings, SinkSettings
+from worker.watchdog import StalledError
 
 
 async def test_every_message_has_one_outcome_and_order_within_a_partition_is_kept(
@@ -188,7 +189,7 @@ async def test_an_idle_worker_stays_and_one_whose_broker_is_silent_does_not() ->
         await produce(kafka.bootstrap_servers, settings.topics.raw, [b"a"])
         async with running_pipeline(settings, FakeEngine()) as (pipeline, _, running):
             await outcomes(pipeline, running, 1)
-            asked = _count_calls(pipeline._source, "caught_up")
+            asked = _count_calls(pipeline._source, "lag")
             await eventually(lambda: running.done() or asked() >= 24)  # three limits long
             assert not running.done()
             embedded.freeze()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.inference.engine import HeadOutputs
+from worker.inference.engine import Filler, HeadOutputs
 from worker.inference.errors import EngineOutOfMemory, EngineStopped
 from worker.inference.thread import EngineThread
 
@@ -28,6 +28,9 @@ class ScriptedEngine:
 
     def prepare(self, batch: Any) -> Any:
         return batch
+
+    def filler(self, prepared: Any) -> Filler:
+        return Filler()
 
     def infer(self, batch: Any) -> HeadOutputs:
         return self.run(batch)

@@ -58,6 +58,8 @@ class Applied:
     records: int = 0
     repeats: int = 0
     """Records whose id stood on the partition before."""
+    fence_skips: int = 0
+    """Records that every coin they name has already, by its fence."""
     rejected: list[tuple[Partition, int, str]] = field(default_factory=list)
     """Partition, offset and reason of what is no crypto signal."""
     symbols: list[str] = field(default_factory=list)
@@ -187,6 +189,8 @@ class Aggregator:
         """Read records for the first time, noting in ``left_out`` what does not count."""
         repeats = self._repeats.setdefault(partition, RepeatWindow(self._id_window))
         result.records += len(records)
+        fences = self._fences[partition]
+        highest = max(fences.values(), default=-1)
         for offset, signal in records:
             try:
                 read = contribution(signal, self._relevant_from)
@@ -198,6 +202,8 @@ class Aggregator:
                 result.repeats += 1
                 left_out.add(offset)
             else:
+                if offset <= highest and all(fences.get(symbol, -1) >= offset for symbol in read.symbols):
+                    result.fence_skips += 1
                 yield offset, read
 
     def _read_again(self, records: Records, left_out: set[int]) -> Iterator[tuple[int, Contribution]]:

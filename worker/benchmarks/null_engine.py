@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from worker.inference.config import HeadSet
-from worker.inference.engine import HeadOutputs
+from worker.inference.engine import Filler, HeadOutputs
 from worker.inference.tokenising import EncodedText
 
 _OUTPUTS: Final[dict[HeadSet, dict[str, int]]] = {
@@ -27,6 +27,10 @@ class NullEngine:
     def prepare(self, batch: Sequence[EncodedText]) -> int:
         """Count the texts."""
         return len(batch)
+
+    def filler(self, prepared: int) -> Filler:
+        """None."""
+        return Filler()
 
     def run(self, prepared: int) -> HeadOutputs:
         """Zeros ``[prepared, size]`` for each head."""

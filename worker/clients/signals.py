@@ -1,5 +1,6 @@
 """Signals as a bot reads them."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
@@ -114,6 +115,19 @@ class SignalStream:
                 continue
             if self._wanted(signal) and self._is_new(signal.id):
                 yield signal
+
+    async def check(self, timeout: float = 2.0) -> None:
+        """Ask the brokers whether they are there.
+
+        Raises:
+            ConnectionFailedError: no answer within ``timeout`` seconds.
+        """
+        mine = self._consumer.assignment()
+        try:
+            async with asyncio.timeout(timeout):
+                await (self._consumer.end_offsets(mine) if mine else self._consumer.topics())
+        except (TimeoutError, KafkaError) as error:
+            raise ConnectionFailedError(f"No Kafka broker answers at {self._address}.") from error
 
     def _wanted(self, signal: CryptoSignal) -> bool:
         return (

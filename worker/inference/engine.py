@@ -1,6 +1,7 @@
 """What runs batches: the protocol that the pipeline knows. It imports no model library."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -13,6 +14,16 @@ HeadOutputs = dict[str, npt.NDArray[np.float32]]
 ``logits_emo``, ``pred_reg``; traffic: ``logits``."""
 
 Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True, slots=True)
+class Filler:
+    """Tokens of a prepared batch that are computed and belong to no text."""
+
+    rows: int = 0
+    """Through every layer: what rounds the packed row up."""
+    attention: int = 0
+    """In attention alone: padding of its tiles, and places of tiles without a sequence."""
 
 
 class Engine(Protocol[Prepared]):
@@ -30,6 +41,10 @@ class Engine(Protocol[Prepared]):
 
     def prepare(self, batch: Sequence[EncodedText]) -> Prepared:
         """Lay out a batch (at least one text) for :meth:`run`."""
+        ...
+
+    def filler(self, prepared: Prepared) -> Filler:
+        """What the layout of a batch costs beyond its texts."""
         ...
 
     def run(self, prepared: Prepared) -> HeadOutputs:

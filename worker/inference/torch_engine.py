@@ -14,7 +14,7 @@ from worker.inference.architecture import HEADS
 from worker.inference.attention import Attention, make_attention
 from worker.inference.config import EncoderShape, HeadSet, Pooling
 from worker.inference.encoder import Encoder
-from worker.inference.engine import HeadOutputs
+from worker.inference.engine import Filler, HeadOutputs
 from worker.inference.errors import EngineOutOfMemory
 from worker.inference.packing import Packing, pack, split
 from worker.inference.tokenising import EncodedText
@@ -114,6 +114,14 @@ class TorchEngine:
                 parts = tuple(self._part(batch, numbers) for numbers in split(lengths, self._part_tokens))
                 ready = None if self._copies is None else self._copies.record_event()
             return PreparedBatch(len(batch), sum(lengths), parts, ready)
+
+    def filler(self, prepared: PreparedBatch) -> Filler:
+        """Rows that round a part up, and padding in the tiles of attention."""
+        packings = [part.packing for part in prepared.parts]
+        return Filler(
+            rows=sum(packing.rows - packing.tokens for packing in packings),
+            attention=sum(len(packing.gather) - packing.tokens for packing in packings),
+        )
 
     def run(self, prepared: PreparedBatch) -> HeadOutputs:
         """Compute a batch; always in the same thread.

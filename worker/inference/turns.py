@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from worker.inference.engine import Engine, HeadOutputs
+from worker.inference.engine import Engine, Filler, HeadOutputs
 from worker.inference.tokenising import EncodedText
 
 Prepared = TypeVar("Prepared")
@@ -58,6 +58,10 @@ class EngineInTurn(Generic[Prepared]):
     def prepare(self, batch: Sequence[EncodedText]) -> Prepared:
         """Lay out a batch; needs no turn."""
         return self._engine.prepare(batch)
+
+    def filler(self, prepared: Prepared) -> Filler:
+        """That of the engine."""
+        return self._engine.filler(prepared)
 
     def run(self, prepared: Prepared) -> HeadOutputs:
         """Wait for the turn, then compute."""

@@ -28,6 +28,8 @@ class Applied:
     records: int = 0
     repeats: int = 0
     """Records whose id stood on the partition before."""
+    fence_skips: int = 0
+    """Records at or below the fence."""
     rejected: list[tuple[Partition, int, str]] = field(default_factory=list)
     """Partition, offset and reason of what is no traffic signal."""
 
@@ -132,6 +134,7 @@ class NarrativeProjector:
             if repeats.is_repeat(offset, one.id_hash):
                 result.repeats += 1
             else:
+                result.fence_skips += offset < self._next(partition)
                 read.contributions.append((offset, one))
         return read
 

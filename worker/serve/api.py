@@ -17,6 +17,7 @@ from worker.serve.live import live_routes
 from worker.serve.narrative import narrative_routes
 from worker.serve.state import ServeState
 from worker.settings import ServeSettings
+from worker.telemetry.seldom import Seldom
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +41,11 @@ def build_api(state: ServeState, settings: ServeSettings) -> FastAPI:
     api.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     api.add_middleware(Guard, settings=settings)
 
+    seldom = Seldom(log)
+
     @api.exception_handler(KbertError)
     async def unavailable(_: Request, error: KbertError) -> JSONResponse:
-        log.warning("serve.unavailable", error=str(error))
+        seldom.warning("serve.unavailable", error=str(error))
         return JSONResponse(
             {"detail": "Redis does not answer: try again; the server's log says more."},
             status_code=503,

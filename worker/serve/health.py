@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+import structlog
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -9,8 +10,10 @@ from worker.errors import KbertError
 from worker.serve.answers import Health
 from worker.serve.state import ServeState
 
+log = structlog.get_logger(__name__)
+
 _UNAVAILABLE: Final[dict[int | str, dict[str, Any]]] = {
-    503: {"model": Health, "description": "Redis does not answer."}
+    503: {"model": Health, "description": "Redis or Kafka does not answer."}
 }
 
 
@@ -25,12 +28,18 @@ def health_routes(state: ServeState) -> APIRouter:
 
     @router.get("/readyz", responses=_UNAVAILABLE)
     async def readyz(response: Response) -> Health:
-        """Redis answers too. A lost Kafka is not seen here: the client reconnects by itself."""
+        """Redis and Kafka answer too; asked twice a second at most, however often this is."""
         try:
-            await state.aggregates.check()
-        except KbertError:
+            await state.probes.get("ready", state.check)
+        except KbertError as error:
+            if state.problem != str(error):  # once, and not at every probe
+                log.warning("serve.not_ready", error=str(error))
+            state.problem = str(error)
             response.status_code = 503  # without the error: it names the server, and anyone may ask
-            return Health(status="unavailable", detail="Redis does not answer as it should; see the log.")
+            return Health(
+                status="unavailable", detail="Redis or Kafka does not answer as it should; see the log."
+            )
+        state.problem = None
         return Health(status="ok")
 
     @router.get("/metrics", response_class=Response)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -21,6 +21,7 @@ from worker.serve.hub import Hub
 from worker.serve.recent import RecentSignals
 from worker.serve.state import ServeState
 from worker.settings import ServeSettings, Settings
+from worker.telemetry.health import HEALTH
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +46,7 @@ async def run_serve(settings: Settings, stop: asyncio.Event) -> None:
         ConnectionFailedError: Kafka or Redis does not answer at the start.
     """
     check_binding(settings.serve)
-    with bound_socket(settings.serve) as listening:
+    with bound_socket(settings.serve) as listening, ExitStack() as stack:
         async with serving_state(settings) as state:
             server = _Server(
                 uvicorn.Config(
@@ -63,6 +64,7 @@ async def run_serve(settings: Settings, stop: asyncio.Event) -> None:
             )
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             stopping = asyncio.create_task(stop.wait())
+            stack.enter_context(HEALTH.part("serve"))(None)
             log.info("serve.ready", address=page_address(settings.serve, listening.getsockname()[1]))
             try:
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -99,6 +101,7 @@ async def serving_state(settings: Settings) -> AsyncIterator[ServeState]:
             catalogue=catalogue,
             hub=Hub(queue=settings.serve.stream_queue, streams=settings.serve.max_streams),
             recent=RecentSignals(settings.serve.recent_signals),
+            kafka=stream,
         )
         async with asyncio.TaskGroup() as feeders:
             tasks = [

@@ -8,7 +8,7 @@ import orjson
 from schemas.aggregates import AggregateChange, BoardRow, CoinAggregates, Series
 from schemas.signals import CryptoSignal
 from schemas.windows import Window
-from worker.clients import Aggregates, Narrative
+from worker.clients import Aggregates, Narrative, SignalStream
 from worker.coins.catalogue import Catalogue
 from worker.serve.fresh import Fresh
 from worker.serve.hub import Event, Hub
@@ -24,6 +24,10 @@ class ServeState:
     catalogue: Catalogue
     hub: Hub
     recent: RecentSignals
+    kafka: SignalStream
+    problem: str | None = None
+    """Why the last probe found the server not ready."""
+    probes: Fresh[None] = field(default_factory=lambda: Fresh(fresh=0.5, usable=0.5))
     boards: Fresh[tuple[datetime, list[BoardRow]]] = field(
         default_factory=lambda: Fresh(fresh=1.0, usable=5.0)
     )
@@ -36,6 +40,11 @@ class ServeState:
         """Every coin over one window, and when it was read."""
         at = datetime.now(UTC)
         return at, await self.aggregates.board(window)
+
+    async def check(self) -> None:
+        """Raise ConnectionFailedError where Redis or Kafka does not answer."""
+        await self.aggregates.check()
+        await self.kafka.check()
 
     def signal(self, signal: CryptoSignal, *, live: bool) -> None:
         """A signal of the topic; ``live`` where it is new, and not read again from before the start."""

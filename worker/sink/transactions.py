@@ -90,7 +90,8 @@ class TransactionalSink:
     It is the pipeline's ``Sink`` and the source's ``Committer``.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pipeline: str = "crypto") -> None:
+        self._pipeline = pipeline
         self._kafka = settings.kafka
         self._settings = settings.sink
         self._group = settings.source.group_id
@@ -206,7 +207,7 @@ class TransactionalSink:
                 await self._write(lane, partition, position, [lane.ready[offset] for offset in offsets])
         except ProducerFenced:
             log.warning("transaction.fenced", partition=partition.partition)
-            metrics.TRANSACTIONS.labels("fenced").inc()
+            metrics.TRANSACTIONS.labels(self._pipeline, "fenced").inc()
             await self.release([partition])
             return Committed.FENCED
         except _FORBIDDEN as error:
@@ -227,7 +228,7 @@ class TransactionalSink:
         for offset in offsets:
             lane.drop(offset)
         self._failures.pop(partition, None)
-        metrics.TRANSACTIONS.labels("committed").inc()
+        metrics.TRANSACTIONS.labels(self._pipeline, "committed").inc()
         return Committed.DONE
 
     async def _write(
@@ -246,7 +247,7 @@ class TransactionalSink:
 
     def _failed(self, partition: TopicPartition, error: Exception) -> Committed:
         failures = self._failures[partition] = self._failures.get(partition, 0) + 1
-        metrics.TRANSACTIONS.labels("failed").inc()
+        metrics.TRANSACTIONS.labels(self._pipeline, "failed").inc()
         log.warning("transaction.failed", partition=partition.partition, times=failures, error=repr(error))
         if failures >= _MAX_FAILURES:
             raise KbertError(

@@ -14,6 +14,7 @@ from aiokafka.errors import (
 
 from worker.settings import KafkaSettings, SourceSettings
 from worker.source.committing import Committed, Committer
+from worker.source.lag import lag_of
 from worker.source.ledger import OffsetLedger
 from worker.source.membership import join, leave
 from worker.source.record import Claim, Record
@@ -36,6 +37,7 @@ class KafkaSource:
 
     Args:
         transactions: commits the offsets together with the outcomes; the consumer group where absent.
+        pipeline: label of the metrics.
     """
 
     def __init__(
@@ -44,15 +46,20 @@ class KafkaSource:
         kafka: KafkaSettings,
         settings: SourceSettings,
         transactions: Committer | None = None,
+        pipeline: str = "crypto",
     ) -> None:
         self._topic = topic
         self._settings = settings
+        self._pipeline = pipeline
+        self._lag = metrics.LagGauge(pipeline, "worker")
         self._ledger: OffsetLedger[TopicPartition] = OffsetLedger()
         self._claims: dict[TopicPartition, Claim] = {}
         self._transactions = transactions
         self._reclaim_at: dict[TopicPartition, float] = {}  # lost in a transaction, and by the loop's clock
         self._progress = asyncio.Event()  # set whenever an offset is finished
         self._committing = asyncio.Lock()
+        self.joined = False
+        """Whether the group has ever assigned partitions, or none to a spare member."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._address = kafka.bootstrap_servers
         self._consumer = AIOKafkaConsumer(
@@ -165,16 +172,16 @@ class KafkaSource:
         try:
             await self._consumer.commit(dict(positions))
         except (CommitFailedError, IllegalStateError) as error:
-            metrics.COMMITS.labels("refused").inc()
+            metrics.COMMITS.labels(self._pipeline, "refused").inc()
             log.warning("commit.refused", error=str(error))
             return
         except KafkaError as error:
             if not error.retriable:
                 raise
-            metrics.COMMITS.labels("retried").inc()
+            metrics.COMMITS.labels(self._pipeline, "retried").inc()
             log.warning("commit.failed", error=repr(error))
             return
-        metrics.COMMITS.labels("done").inc()
+        metrics.COMMITS.labels(self._pipeline, "done").inc()
         self._ledger.mark_committed(positions)
 
     async def _commit_in_transactions(
@@ -221,18 +228,17 @@ class KafkaSource:
             return False
         return True
 
-    async def caught_up(self, timeout: float) -> bool:
-        """Whether it is known that no record waits: the broker is asked, and has to answer in time."""
-        mine = self._consumer.assignment()
-        try:
-            async with asyncio.timeout(timeout):
-                ends = await self._consumer.end_offsets(mine) if mine else {}
-                return all([await self._consumer.position(tp) >= end for tp, end in ends.items()])
-        except (TimeoutError, KafkaError):
-            return False
+    async def lag(self, timeout: float) -> dict[TopicPartition, int] | None:
+        """Records of each partition without an outcome; None where no broker answers in time."""
+        unread = await lag_of(self._consumer, timeout)
+        if unread is None:
+            return None
+        lag = {tp: count + self._ledger.outstanding([tp]) for tp, count in unread.items()}
+        self._lag.show(lag)
+        return lag
 
     async def _revoke(self, partitions: Sequence[TopicPartition]) -> None:
-        metrics.REBALANCES.inc()
+        metrics.REBALANCES.labels(self._pipeline).inc()
         if await self.drained(self._settings.drain_timeout, partitions):
             log.info("partitions.revoked", partitions=len(partitions))
         else:
@@ -241,6 +247,7 @@ class KafkaSource:
         self._give_up(partitions)
         for partition in partitions:
             self._reclaim_at.pop(partition, None)
+        self._lag.show({})
         if self._transactions is not None:
             await self._transactions.release(partitions)
 
@@ -264,6 +271,7 @@ class KafkaSource:
             self._consumer.seek(partition, offset)
         for partition in partitions:
             self._claims[partition] = Claim(partition)
+        self.joined = True
         log.info("partitions.assigned", partitions=sorted(p.partition for p in self._claims))
 
     async def _committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

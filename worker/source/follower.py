@@ -13,7 +13,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
+from worker.source.lag import lag_of
 from worker.source.membership import join, leave
+from worker.telemetry.metrics import LagGauge
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +43,8 @@ class SignalFollower:
         on_assigned: given the committed offset of each new partition, and their end offsets
             where these are exact, answers where to start.
         on_revoked: told which partitions another member reads now.
+        ends_are_exact: whether the broker's end offsets can be believed.
+        pipeline: label of the metrics.
     """
 
     def __init__(
@@ -52,9 +56,11 @@ class SignalFollower:
         on_assigned: OnAssigned,
         on_revoked: Callable[[Collection[Partition]], None],
         ends_are_exact: bool = True,
+        pipeline: str = "crypto",
     ) -> None:
         self._topic = topic
         self._settings = settings
+        self._lag = LagGauge(pipeline, "aggregates")
         self._address = kafka.bootstrap_servers
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
@@ -64,6 +70,8 @@ class SignalFollower:
         # would move the fences past what the seek is to heal, so they are dropped and read again.
         self._positioned: set[TopicPartition] = set()
         self._failure: Exception | None = None
+        self.joined = False
+        """Whether the group has ever assigned partitions, or none to a spare member."""
         self._consumer = AIOKafkaConsumer(
             group_id=settings.group_id,
             enable_auto_commit=False,
@@ -102,6 +110,13 @@ class SignalFollower:
             if messages and tp in self._positioned
         }
 
+    async def lag(self, timeout: float) -> dict[TopicPartition, int] | None:
+        """Records of each partition that were not read yet; None where no broker answers in time."""
+        lag = await lag_of(self._consumer, timeout)
+        if lag is not None:
+            self._lag.show(lag)
+        return lag
+
     def applied(self, partition: Partition, next_offset: int) -> None:
         """Everything of the partition below ``next_offset`` stands in Redis."""
         self._applied[TopicPartition(*partition)] = next_offset
@@ -134,6 +149,7 @@ class SignalFollower:
 
     async def _revoke(self, partitions: Collection[TopicPartition]) -> None:
         await self.commit()
+        self._lag.show({})
         self._positioned.difference_update(partitions)
         self._on_revoked([(tp.topic, tp.partition) for tp in partitions])
 
@@ -147,6 +163,7 @@ class SignalFollower:
         for partition, offset in (await self._on_assigned(committed, ends)).items():
             await self.rewind(partition, offset)
             self._positioned.add(TopicPartition(*partition))
+        self.joined = True
         log.info("aggregates.assigned", partitions=sorted(number for _, number in committed))
 
 

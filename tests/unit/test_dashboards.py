@@ -1,0 +1,59 @@
+"""Alert rules, the board and the table name metrics that exist, and the table names all of them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+import worker.serve.metrics
+import worker.telemetry.metrics  # noqa: F401 - both register theirs
+
+ROOT = Path(__file__).parents[2]
+NAME = re.compile(r"\bkbert_[a-z_]+\b")
+
+
+def families() -> dict[str, set[str]]:
+    """Name as a reader writes it → names of its samples."""
+    found: dict[str, set[str]] = {}
+    for family in REGISTRY.collect():
+        if not family.name.startswith("kbert_"):
+            continue
+        if family.type == "counter":
+            found[f"{family.name}_total"] = {f"{family.name}_total"}
+        elif family.type == "histogram":
+            found[family.name] = {f"{family.name}_{kind}" for kind in ("bucket", "sum", "count")}
+        else:
+            found[family.name] = {family.name}
+    return found
+
+
+@pytest.mark.parametrize("file", ["deploy/prometheus/alerts.yml", "deploy/grafana/kbert-stream.json"])
+def test_what_is_asked_for_exists(file: str) -> None:
+    asked = set(NAME.findall((ROOT / file).read_text("utf-8")))
+    samples = set().union(*families().values())
+    assert len(asked) > 5
+    assert asked <= samples, asked - samples
+
+
+def test_the_board_shows_every_metric() -> None:
+    text = (ROOT / "deploy/grafana/kbert-stream.json").read_text("utf-8")
+    assert json.loads(text)["panels"]
+    missing = {name for name, samples in families().items() if not any(sample in text for sample in samples)}
+    assert not missing
+
+
+def test_the_table_is_complete() -> None:
+    table = (ROOT / "worker/telemetry/README.md").read_text("utf-8")
+    rows = "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `kbert_"))
+    assert set(NAME.findall(rows)) == set(families())
+
+
+def test_every_alert_says_what_to_do() -> None:
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text("utf-8"))["groups"][0]["rules"]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    for rule in rules:
+        assert {"summary", "description"} == set(rule["annotations"])
+        assert rule["labels"]["severity"] in ("warning", "critical")

@@ -1,0 +1,90 @@
+"""The probes say what is wrong, and answer also when the event loop does not turn."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from worker.errors import ConfigurationError
+from worker.telemetry.endpoint import expose
+from worker.telemetry.health import Health
+from worker.watchdog import Look, StalledError, watch
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    return Health(clock)
+
+
+@pytest.fixture
+def address(health: Health) -> Iterator[str]:
+    server = expose("127.0.0.1", 0, health)
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def get(address: str) -> tuple[int, Any]:
+    answer = httpx.get(address, timeout=10)
+    return answer.status_code, answer.json()
+
+
+def test_ready_when_every_part_is(health: Health, address: str) -> None:
+    health.beat()
+    assert get(f"{address}/readyz") == (503, {"status": "unavailable", "parts": {}})
+    with health.part("worker") as worker, health.part("aggregates") as aggregates:
+        assert get(f"{address}/readyz")[1]["parts"] == {"worker": "starting", "aggregates": "starting"}
+        worker(None)
+        aggregates("Redis does not answer")
+        status, body = get(f"{address}/readyz")
+        assert (status, body["parts"]) == (503, {"worker": "ok", "aggregates": "Redis does not answer"})
+        assert get(f"{address}/healthz")[0] == 200  # a restart would not mend it
+        aggregates(None)
+        assert get(f"{address}/readyz")[0] == 200
+
+
+def test_a_blocked_event_loop_is_neither_ready_nor_alive(health: Health, clock: Clock, address: str) -> None:
+    with health.part("worker") as worker:
+        worker(None)
+        health.beat()
+        clock.now = 29.0
+        assert (get(f"{address}/readyz")[0], get(f"{address}/healthz")[0]) == (200, 200)
+        clock.now = 31.0
+        assert (get(f"{address}/readyz")[0], get(f"{address}/healthz")[0]) == (503, 503)
+        assert "has not turned for 31 s" in get(f"{address}/healthz")[1]["parts"]["process"]
+
+
+def test_a_taken_port_is_one_sentence() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigurationError, match=r"metrics\.p"),
+    ):
+        expose("127.0.0.1", taken.getsockname()[1])
+
+
+async def test_who_waits_for_redis_is_not_ended() -> None:
+    looks = 0
+
+    async def look(timeout: float) -> Look:
+        nonlocal looks
+        looks += 1
+        return Look(moved=0, idle=False, problem="Redis does not answer", excused=looks < 50)
+
+    with pytest.raises(StalledError, match="Redis does not answer"):
+        await watch("test", 0.2, look)
+    assert looks > 50

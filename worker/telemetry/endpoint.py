@@ -1,0 +1,74 @@
+"""Metrics and probes over HTTP, from a thread of their own.
+
+/metrics  Prometheus text format
+/healthz  200 while the event loop turns: restart the process otherwise
+/readyz   200 while every part works; the body says what each lacks
+"""
+
+import json
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import ClassVar
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from worker.errors import ConfigurationError
+from worker.telemetry.health import HEALTH, Health
+
+
+class _Handler(BaseHTTPRequestHandler):
+    health: ClassVar[Health]
+    timeout = 10.0  # a client that says nothing gives its thread back
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest())
+        elif path == "/healthz":
+            problem = self.health.alive()
+            self._say(problem is None, {} if problem is None else {"process": problem})
+        elif path == "/readyz":
+            parts = {name: problem or "ok" for name, problem in self.health.parts().items()}
+            if (problem := self.health.alive()) is not None:
+                parts["process"] = problem
+            self._say(self.health.ready(), parts)
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /healthz or /readyz\n")
+
+    def _say(self, works: bool, parts: dict[str, str]) -> None:
+        body = {"status": "ok" if works else "unavailable", "parts": parts}
+        status = HTTPStatus.OK if works else HTTPStatus.SERVICE_UNAVAILABLE
+        self._answer(status, "application/json", json.dumps(body).encode() + b"\n")
+
+    def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: a probe every few seconds is no news."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+
+def expose(host: str, port: int, health: Health = HEALTH) -> ThreadingHTTPServer:
+    """Serve metrics and probes from daemon threads; port 0 takes a free one.
+
+    Raises:
+        ConfigurationError: nothing can listen there.
+    """
+    handler = type("_HandlerOf", (_Handler,), {"health": health})
+    try:
+        server = _Server((host, port), handler)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Nothing can listen at {host}:{port} ({error.strerror}): set metrics.port (KBERT_METRICS__PORT) "
+            "or metrics.host (KBERT_METRICS__HOST)."
+        ) from error
+    Thread(target=server.serve_forever, name="kbert-metrics", daemon=True).start()
+    return server
