@@ -17,6 +17,8 @@ class Receiver:
     url: str
     script: list[Answer] = field(default_factory=list)
     requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    accepted: list[bytes] = field(default_factory=list)
+    """Bodies that were answered with 2xx."""
     awake: threading.Event = field(default_factory=threading.Event)
     """Set, a hanging answer ends."""
 
@@ -43,6 +45,8 @@ def receiver(*script: Answer, port: int = 0) -> Iterator[Receiver]:
                 self.close_connection = True
                 return
             status, headers = answer if isinstance(answer, tuple) else (answer, {})
+            if 200 <= status < 300:
+                known.accepted.append(body)
             self.send_response(status)
             for name, value in {"Content-Length": "0", **headers}.items():
                 self.send_header(name, value)
