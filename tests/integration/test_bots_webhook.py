@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from schemas.signals import CryptoSignal
 from tests.processes import kbert
-from tests.receivers import receiver
+from tests.receivers import Answer, receiver
 from tests.servers import KafkaServer, Topics
 from tests.serving import full_signal, now, send, serve_settings
 from tests.waiting import eventually
@@ -23,6 +23,7 @@ from worker.embedded import free_port
 from worker.errors import ConfigurationError
 from worker.settings import BotSettings, Settings, WebhookSettings
 
+SHAKY: list[Answer] = ["drop", 500] * 10
 SECRET = "a secret of the two"
 
 
@@ -212,7 +213,7 @@ async def test_nothing_is_lost_and_order_kept_while_the_receiver_is_away(setting
     many = [full_signal(n, now(), ("BTC",) if n % 2 else ("ETH",)) for n in range(60)]
     async with running(settings):  # nobody listens: it gives up after the drain, and commits nothing
         await send(settings, *many)
-    with receiver(*["drop", 500] * 10, port=port) as server:
+    with receiver(*SHAKY, port=port) as server:
         async with running(settings):
             await eventually(lambda: len(server.requests) >= 30 + 20, what="every signal once, and retries")
             wanted = [n for n in range(60) if n % 2]
@@ -223,7 +224,7 @@ async def test_nothing_is_lost_and_order_kept_while_the_receiver_is_away(setting
 async def test_a_killed_process_sends_the_rest_after_its_restart(settings: Settings, tmp_path: Path) -> None:
     hook = settings.bot.webhook
     with receiver() as server:
-        environment = {
+        environment: dict[str, Any] = {
             "KBERT_BOT__WEBHOOK__URL": server.url,
             "KBERT_BOT__WEBHOOK__SECRET": SECRET,
             "KBERT_BOT__WEBHOOK__GROUP_ID": hook.group_id,
