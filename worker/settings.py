@@ -31,6 +31,7 @@ from pydantic_settings import (
 )
 
 from schemas import topics
+from schemas.labels import Action, Sentiment
 from worker.errors import ConfigurationError
 
 PipelineName = Literal["crypto", "traffic"]
@@ -275,6 +276,43 @@ class ServeSettings(_Section):
     max_streams: PositiveInt = Field(default=1_000, description="Open streams.")
 
 
+class WebhookSettings(_Section):
+    """`kbert bot webhook`: signals as signed POST requests."""
+
+    url: SecretStr | None = Field(default=None, description="http(s)://...; may hold a token of its own.")
+    secret: SecretStr | None = Field(default=None, min_length=16, description="Key of the HMAC signature.")
+    group_id: str = "kbert-webhook"
+    coins: tuple[str, ...] = Field(default=(), description="Only signals that name one of them.")
+    actions: tuple[Action, ...] = ()
+    sentiments: tuple[Sentiment, ...] = ()
+    min_certainty: float = Field(default=0.0, ge=0, le=1)
+    min_relevance: float = Field(default=0.0, ge=0, le=1)
+    timeout: PositiveFloat = Field(default=10.0, description="Seconds for one whole attempt.")
+    attempts: PositiveInt = Field(default=8, description="Tries before a signal goes to the dead letters.")
+    backoff: PositiveFloat = Field(
+        default=0.5, description="Longest pause (s) before the second try; doubled for each one after it."
+    )
+    max_backoff: PositiveFloat = 60.0
+    queue: PositiveInt = Field(
+        default=1_000, description="Signals that may wait here; more wait in Kafka, and none is dropped."
+    )
+    drain_timeout: PositiveFloat = Field(
+        default=10.0, description="Seconds at shutdown to send what waits; the rest is sent after a restart."
+    )
+    dead_letters: Path = Field(
+        default=Path("webhook-dead-letters.jsonl"), description="Where refused signals are appended."
+    )
+
+
+class BotSettings(_Section):
+    """What `kbert bot` hands signals to."""
+
+    markets_file: FilePath | None = Field(
+        default=None, description="TOML with market codes of your own; see worker/clients/README.md."
+    )
+    webhook: WebhookSettings = WebhookSettings()
+
+
 class MetricsSettings(_Section):
     """Prometheus metrics."""
 
@@ -322,6 +360,7 @@ class Settings(BaseSettings):
     narrative: NarrativeSettings = NarrativeSettings()
     coins: CoinSettings = CoinSettings()
     serve: ServeSettings = ServeSettings()
+    bot: BotSettings = BotSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

@@ -2,18 +2,21 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from pydantic import ValidationError
 
 from schemas import topics
 from schemas.signals import CryptoSignal
 from worker.errors import ConnectionFailedError
+
+log = structlog.get_logger(__name__)
 
 _REMEMBERED_IDS = 100_000
 
@@ -38,6 +41,8 @@ class SignalStream:
         since: start with signals processed at this time or later; by default with new ones.
         group_id: share the partitions with other streams of this group, and go on after a
             restart where the group left off. Without it each stream sees everything.
+        auto_commit: with a group, commit by itself what was handed out. Off, `commit` says what was
+            really done with, so that a killed reader gets the rest again.
         client_options: further keyword arguments of an aiokafka client, such as TLS and SASL.
 
     At least once: a worker that died may have sent a signal twice. Repeats among the last
@@ -56,6 +61,7 @@ class SignalStream:
         min_relevance: float = 0.0,
         since: datetime | None = None,
         group_id: str | None = None,
+        auto_commit: bool = True,
         **client_options: Any,
     ) -> None:
         self._address = bootstrap_servers
@@ -73,7 +79,7 @@ class SignalStream:
             topic,
             bootstrap_servers=bootstrap_servers,
             group_id=group_id,
-            enable_auto_commit=group_id is not None,
+            enable_auto_commit=group_id is not None and auto_commit,
             auto_offset_reset="earliest" if since is not None else "latest",
             isolation_level="read_committed",
             fetch_max_wait_ms=100,
@@ -128,6 +134,24 @@ class SignalStream:
                 await (self._consumer.end_offsets(mine) if mine else self._consumer.topics())
         except (TimeoutError, KafkaError) as error:
             raise ConnectionFailedError(f"No Kafka broker answers at {self._address}.") from error
+
+    async def places(self) -> dict[TopicPartition, int]:
+        """How far signals were handed out: the next offset of each partition, for `commit`."""
+        return {
+            partition: await self._consumer.position(partition) for partition in self._consumer.assignment()
+        }
+
+    async def commit(self, places: Mapping[TopicPartition, int]) -> None:
+        """Tell the group that everything before these places is done with.
+
+        What another member has meanwhile is left out: that member starts before these places, and
+        repeats are what every reader of at least once has to expect.
+        """
+        mine = self._consumer.assignment()
+        try:
+            await self._consumer.commit({p: offset for p, offset in places.items() if p in mine})
+        except (CommitFailedError, IllegalStateError) as error:
+            log.warning("signals.not_committed", error=str(error))
 
     def _wanted(self, signal: CryptoSignal) -> bool:
         return (

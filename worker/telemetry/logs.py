@@ -44,5 +44,6 @@ def configure_logging(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # aiokafka tells of each heartbeat and assignment at info; ours say what matters.
-    logging.getLogger("aiokafka").setLevel(max(level, logging.WARNING))
+    # aiokafka tells of each heartbeat and assignment at info, httpx of each whole URL, tokens and all.
+    for library in ("aiokafka", "httpx"):
+        logging.getLogger(library).setLevel(max(level, logging.WARNING))

@@ -1,0 +1,113 @@
+"""Rolling windows beside candles without look-ahead: which point a candle may see, and what was read."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.aggregates import Series
+from schemas.windows import WINDOW_SECONDS, Window
+from worker.aggregates.series import METRICS
+from worker.errors import ConfigurationError
+
+MINUTE: Final = 60
+HOUR: Final = 3_600
+_UNITS: Final = {"m": MINUTE, "h": HOUR, "d": 24 * HOUR, "w": 7 * 24 * HOUR}
+_MINUTES_KEPT: Final = 25 * HOUR
+_MARGIN: Final = 3 * MINUTE
+"""The server's clock may be ahead of ours, and minutes go while a request is on its way."""
+
+DEFAULT_DELAY: Final = 60
+"""Seconds. A message of the last second before a close is classified and counted after it: a live bot
+could not have seen it, so a back test must not either."""
+
+Values = tuple[float | None, ...]
+
+
+def timeframe_seconds(timeframe: str) -> int:
+    """``5m``, ``1h``, ``1d`` in seconds.
+
+    Raises:
+        ConfigurationError: it is not written so.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,3})([mhdw])", timeframe)
+    if found is None:
+        raise ConfigurationError(f"The timeframe {timeframe!r} is not understood: write it as 5m, 1h or 1d.")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def point_of(close: int, delay: int = DEFAULT_DELAY) -> int:
+    """The point of a series that a bot can read at ``close``: the last full minute ``delay`` s before."""
+    return (close - delay) // MINUTE * MINUTE
+
+
+def column_names(metrics: Sequence[str]) -> tuple[str, ...]:
+    """The columns that some metrics give, as `worker.aggregates.series.METRICS` names them.
+
+    Raises:
+        ConfigurationError: a metric is unknown.
+    """
+    unknown = next((name for name in metrics if name not in METRICS), None)
+    if unknown is not None:
+        raise ConfigurationError(f"The metric {unknown!r} is unknown: there are {', '.join(METRICS)}.")
+    return tuple(column for name in metrics for column in METRICS[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A series to ask for; seconds since 1970."""
+
+    since: int
+    until: int
+    step: int
+
+
+class SeriesMemory:
+    """Points of one coin as they were first read: what a bot has seen once never changes behind it.
+
+    Minutes are kept for 25 h on the server, so candles further back see the last full hour.
+    """
+
+    def __init__(self, metrics: Sequence[str], window: Window) -> None:
+        self.columns = column_names(metrics)
+        self._length = WINDOW_SECONDS[window]
+        self._minutes: dict[int, Values] = {}
+        self._hours: dict[int, Values] = {}
+        self._read_until = 0
+        self._hours_read = False
+
+    def missing(self, first: int, last: int, now: float) -> list[Reading]:
+        """What has to be read for the points from ``first`` to ``last``, both whole minutes."""
+        readings = []
+        reach = (int(now) - _MINUTES_KEPT + self._length + _MARGIN) // MINUTE * MINUTE
+        start = max(first, reach, self._read_until + MINUTE)
+        end = min(last, int(now) // MINUTE * MINUTE)
+        if start <= end:
+            readings.append(Reading(start - MINUTE, end, MINUTE))  # a series has two points at least
+        if not self._hours_read and self._length >= HOUR and first < min(reach, end):
+            readings.append(Reading(first - HOUR, min(reach, end), HOUR))
+        return readings
+
+    def add(self, reading: Reading, series: Series) -> None:
+        """Take an answer; the point at the present, whose bucket still grows, is left out."""
+        kept = self._minutes if reading.step == MINUTE else self._hours
+        rows = zip(*(series.values[name] for name in self.columns), strict=True)
+        for time, row in zip(series.times, rows, strict=True):
+            point = int(time.timestamp())
+            if point % reading.step == 0 and point <= reading.until:
+                kept.setdefault(point, row)
+        if reading.step == MINUTE:
+            self._read_until = max(self._read_until, reading.until)
+        else:
+            self._hours_read = True
+
+    def forget_before(self, point: int) -> None:
+        """Drop what no candle needs any more."""
+        for kept in (self._minutes, self._hours):
+            for old in [known for known in kept if known < point - HOUR]:
+                del kept[old]
+
+    def at(self, point: int) -> Values:
+        """The values at a point; nulls where nothing was read."""
+        found = self._minutes.get(point) or self._hours.get(point // HOUR * HOUR)
+        return found or (None,) * len(self.columns)

@@ -1,0 +1,70 @@
+"""``kbert bot webhook``: the signal topic, or a file of dead letters, to a webhook."""
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import structlog
+from pydantic import ValidationError
+
+from schemas.signals import CryptoSignal
+from worker.clients import SignalStream
+from worker.clients.bots.relay import relay
+from worker.clients.bots.webhook import Webhook
+from worker.errors import ConfigurationError
+from worker.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+async def run_webhook(settings: Settings, stop: asyncio.Event) -> None:
+    """Deliver new signals until ``stop`` is set."""
+    chosen = settings.bot.webhook
+    options = settings.kafka.client_options()
+    async with Webhook(chosen) as hook:
+        stream = SignalStream(
+            options.pop("bootstrap_servers"),
+            topic=settings.topics.signals,
+            coins=chosen.coins or None,
+            actions=chosen.actions or None,
+            sentiments=chosen.sentiments or None,
+            min_certainty=chosen.min_certainty,
+            min_relevance=chosen.min_relevance,
+            group_id=chosen.group_id,
+            auto_commit=False,
+            **options,
+        )
+        async with stream:
+            log.info("webhook.ready", group=chosen.group_id)
+            await relay(stream, hook.deliver, stop, queue=chosen.queue, drain_timeout=chosen.drain_timeout)
+        log.info("webhook.ended", delivered=hook.delivered, refused=hook.refused)
+
+
+async def resend_dead_letters(settings: Settings, signals: list[CryptoSignal], stop: asyncio.Event) -> None:
+    """Deliver signals of `read_dead_letters`; what fails again is a dead letter again."""
+    async with Webhook(settings.bot.webhook) as hook:
+        for number, signal in enumerate(signals):
+            if stop.is_set():
+                print(f"stopped: the lines from {number + 1} on were not sent")
+                break
+            await hook.deliver(signal)
+    print(f"{hook.delivered} delivered, {hook.refused} refused")
+
+
+def read_dead_letters(settings: Settings, file: Path) -> list[CryptoSignal]:
+    """The signals of a file of dead letters.
+
+    Raises:
+        ConfigurationError: it cannot be read, is no such file, or is the one that new ones go to.
+    """
+    if file.resolve() == settings.bot.webhook.dead_letters.resolve():
+        raise ConfigurationError(
+            f"{file} is where new dead letters go: rename it, and give --resend the new name."
+        )
+    try:
+        letters = file.read_bytes().splitlines()
+        return [CryptoSignal.model_validate(orjson.loads(line)["signal"]) for line in letters]
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}.") from error
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+        raise ConfigurationError(f"{file} is no file of dead letters: {error}") from error
