@@ -17,6 +17,7 @@ from worker.commands.common import settings_in_force as _settings
 from worker.commands.export import export_app
 from worker.commands.models import evaluate_app, train_app
 from worker.commands.narrative import narrative_app
+from worker.commands.replay import replay
 from worker.errors import KbertError
 from worker.settings import PIPELINES, load_settings
 
@@ -38,6 +39,7 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(dead_letter_app, name="dead-letter")
 app.add_typer(narrative_app, name="narrative")
 app.add_typer(export_app, name="export")
+app.command()(replay)
 
 
 _EXTRA_OF = {

@@ -16,6 +16,7 @@ from schemas.signals import CryptoSignal
 from schemas.windows import MARKET
 from tests.fake_traffic import signal as traffic_signal
 from tests.kafka_io import produce
+from tests.processes import environment_of
 from tests.recount import RELEVANT_FROM
 from tests.servers import KafkaServer, Topics
 from tests.serving import full_signal, send, serve_settings, week_of_signals
@@ -33,21 +34,10 @@ from worker.settings import Settings
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """What a user would set to reach the servers of the test."""
-    return {
-        "KBERT_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
-        "KBERT_TOPICS__SIGNALS": settings.topics.signals,
-        "KBERT_TRAFFIC__SIGNALS": settings.traffic.signals,
-        "KBERT_REDIS__URL": settings.redis.url.get_secret_value(),
-        "KBERT_REDIS__PREFIX": settings.redis.prefix,
-    }
-
-
 async def export(settings: Settings, *arguments: str) -> Result:
     """Run `kbert export …`; its error is raised."""
     return await asyncio.to_thread(
-        CliRunner().invoke, app, ["export", *arguments], env=environment(settings), catch_exceptions=False
+        CliRunner().invoke, app, ["export", *arguments], env=environment_of(settings), catch_exceptions=False
     )
 
 
