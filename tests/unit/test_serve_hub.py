@@ -7,9 +7,9 @@ import pytest
 from schemas.signals import CryptoSignal
 from tests.serving import full_signal, now
 from tests.waiting import eventually
-from worker.serve.filters import SignalFilter
 from worker.serve.fresh import Fresh
 from worker.serve.hub import Ending, Event, Hub, TooManyStreamsError, pump
+from worker.signal_filter import SignalFilter
 
 
 def signal_event(number: int, coin: str = "BTC") -> Event:

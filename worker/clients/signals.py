@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from schemas import topics
 from schemas.signals import CryptoSignal
 from worker.errors import ConnectionFailedError
+from worker.signal_filter import SignalFilter
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,7 @@ class SignalStream:
         coins: only signals that name one of these symbols.
         actions: only these values of ``action_signal``.
         sentiments: only these values of ``sentiment_strength``.
+        emotions: only signals that show one of these.
         min_certainty: only signals at least as certain.
         min_relevance: only signals at least as relevant.
         since: start with signals processed at this time or later; by default with new ones.
@@ -57,6 +59,7 @@ class SignalStream:
         coins: Collection[str] | None = None,
         actions: Collection[str] | None = None,
         sentiments: Collection[str] | None = None,
+        emotions: Collection[str] | None = None,
         min_certainty: float = 0.0,
         min_relevance: float = 0.0,
         since: datetime | None = None,
@@ -66,11 +69,14 @@ class SignalStream:
     ) -> None:
         self._address = bootstrap_servers
         self._topic = topic
-        self._coins = frozenset(coins) if coins is not None else None
-        self._actions = frozenset(actions) if actions is not None else None
-        self._sentiments = frozenset(sentiments) if sentiments is not None else None
-        self._min_certainty = min_certainty
-        self._min_relevance = min_relevance
+        self._wanted = SignalFilter(
+            coins=_set(coins),
+            sentiments=_set(sentiments),
+            actions=_set(actions),
+            emotions=_set(emotions),
+            min_certainty=min_certainty,
+            min_relevance=min_relevance,
+        )
         self._since = since.astimezone(UTC) if since is not None else None
         self._seen: OrderedDict[str, None] = OrderedDict()
         self.unreadable = 0
@@ -119,7 +125,9 @@ class SignalStream:
             except ValidationError:
                 self.unreadable += 1
                 continue
-            if self._wanted(signal) and self._is_new(signal.id):
+            if self._since is not None and signal.processed_at < self._since:
+                continue
+            if self._wanted.passes(signal) and self._is_new(signal.id):
                 yield signal
 
     async def check(self, timeout: float = 2.0) -> None:
@@ -153,16 +161,6 @@ class SignalStream:
         except (CommitFailedError, IllegalStateError) as error:
             log.warning("signals.not_committed", error=str(error))
 
-    def _wanted(self, signal: CryptoSignal) -> bool:
-        return (
-            (self._coins is None or not self._coins.isdisjoint(signal.coins))
-            and (self._actions is None or signal.action_signal in self._actions)
-            and (self._sentiments is None or signal.sentiment_strength in self._sentiments)
-            and signal.certainty >= self._min_certainty
-            and signal.relevance >= self._min_relevance
-            and (self._since is None or signal.processed_at >= self._since)
-        )
-
     def _is_new(self, message_id: str) -> bool:
         if message_id in self._seen:
             return False
@@ -187,3 +185,7 @@ class SignalStream:
                 await self._consumer.seek_to_end(partition)
             else:
                 self._consumer.seek(partition, place.offset)
+
+
+def _set(values: Collection[str] | None) -> frozenset[str] | None:
+    return None if values is None else frozenset(values)

@@ -1,6 +1,7 @@
-"""What the commands share: options, and the settings in force."""
+"""What the commands share: options, the settings in force, the event loop."""
 
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any
 
 import typer
 
@@ -30,3 +31,10 @@ def settings_in_force(
         log = log.model_copy(update={"level": "error"})
     configure_logging(log)
     return settings
+
+
+def run_async(work: Coroutine[Any, Any, None]) -> None:
+    """Run a command's coroutine to its end."""
+    import uvloop
+
+    uvloop.run(work)

@@ -21,10 +21,9 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from schemas.aggregates import WindowMetrics
 from schemas.windows import MARKET
-from worker.app import run_services, stop_on_signals
+from worker.app import run_services, stop_on_signals, stopped_within
 from worker.clients import Aggregates, SignalStream
 from worker.commands.board import Board, coin_lines, signal_line
-from worker.commands.watch import stopped_within
 from worker.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from worker.errors import KbertError
 from worker.settings import Settings

@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from worker.aggregates.store import RedisStore
-from worker.app import run_services, stop_on_signals
+from worker.app import run_services, stop_on_signals, stopped_within
 from worker.commands.demo import _servers
-from worker.commands.watch import stopped_within
 from worker.errors import KbertError
 from worker.narrative.chart import check_drawing, index_chart
 from worker.narrative.export import records, table

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 
 from schemas.windows import Window
+from worker.app import stopped_within
 from worker.clients import Aggregates, SignalStream
 from worker.commands.board import Board, coin_lines, signal_line
 from worker.settings import Settings
@@ -65,13 +66,3 @@ async def until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
     await asyncio.gather(*pending, return_exceptions=True)
     if working in done:
         working.result()
-
-
-async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait that long, or shorter when ``stop`` is set."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -20,8 +20,9 @@ from worker.serve.answers import (
     names,
     sorted_rows,
 )
-from worker.serve.filters import SYMBOL, SignalFilter, signal_filter
+from worker.serve.filters import SYMBOL, signal_filter
 from worker.serve.state import ServeState
+from worker.signal_filter import SignalFilter
 
 Symbol = Annotated[str, Path(pattern=SYMBOL, description="Ticker, or MARKET.")]
 Metric = Literal[

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from schemas.signals import CryptoSignal
 from worker.errors import KbertError
 from worker.serve import metrics
-from worker.serve.filters import SignalFilter
+from worker.signal_filter import SignalFilter
 
 EventKind = Literal["signal", "aggregates"]
 StreamKind = Literal["sse", "websocket"]

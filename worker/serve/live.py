@@ -9,8 +9,9 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Response, WebSocke
 from starlette.types import Receive, Scope, Send
 
 from worker.serve.answers import ErrorAnswer
-from worker.serve.filters import SignalFilter, signal_filter
+from worker.serve.filters import signal_filter
 from worker.serve.hub import Ending, Event, EventKind, Hub, Subscription, TooManyStreamsError, pump
+from worker.signal_filter import SignalFilter
 
 _HEARTBEAT: Final = 15.0
 _FAREWELL: Final = 10.0

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from schemas.signals import CryptoSignal
-from worker.serve.filters import SignalFilter
+from worker.signal_filter import SignalFilter
 
 _OF_A_COIN = 100
 
@@ -34,7 +34,7 @@ class RecentSignals:
         return found
 
     def _candidates(self, wanted: SignalFilter) -> Iterator[tuple[CryptoSignal, bytes]]:
-        if len(wanted.coins) == 1:
+        if wanted.coins is not None and len(wanted.coins) == 1:
             (symbol,) = wanted.coins
             return reversed(self._of_coin.get(symbol, deque()))
         return reversed(self._all)

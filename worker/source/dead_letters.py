@@ -4,13 +4,12 @@ from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
 from schemas.dead_letters import DeadLetterHeaders, DeadLetterReason
-from worker.errors import ConfigurationError, kafka_unreachable
 from worker.settings import KafkaSettings
+from worker.source.reading import read_to_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +64,11 @@ async def read_dead_letters(
         ConnectionFailedError: no broker answers.
         ConfigurationError: there is no such topic.
     """
-    consumer = AIOKafkaConsumer(
-        topic,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        fetch_max_wait_ms=100,
-        **kafka.client_options(),
-    )
-    try:
-        await consumer.start()
-    except KafkaError as error:
-        await consumer.stop()
-        raise kafka_unreachable(kafka.bootstrap_servers, error) from error
-    try:
-        partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-        if not partitions:
-            raise ConfigurationError(
-                f"There is no topic {topic}: correct topics.dead_letter or run kbert topics --create."
-            )
-        ends = {tp: end for tp, end in (await consumer.end_offsets(partitions)).items() if end}
-        positions = await consumer.beginning_offsets(partitions)
-        while any(positions[tp] < end for tp, end in ends.items()):
-            for tp, records in (await consumer.getmany(timeout_ms=500)).items():
-                positions[tp] = records[-1].offset + 1
-                for record in records:
-                    letter = _letter(record)
-                    if letter is not None and wanted.takes(letter):
-                        yield letter
-            for tp in ends:  # transaction markers and compacted records are never delivered
-                positions[tp] = max(positions[tp], await consumer.position(tp))
-    finally:
-        await consumer.stop()
+    async for records in read_to_end(topic, kafka, setting="topics.dead_letter"):
+        for record in records:
+            letter = _letter(record)
+            if letter is not None and wanted.takes(letter):
+                yield letter
 
 
 def _letter(record: ConsumerRecord) -> DeadLetter | None:

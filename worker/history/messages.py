@@ -1,0 +1,125 @@
+"""Raw messages out of a file, one after another."""
+
+import csv
+import gzip
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+import orjson
+
+from schemas.messages import RawMessage
+from worker.errors import ConfigurationError, KbertError
+from worker.source.decoding import BadMessageError, decode
+
+_ROWS: Final = 1_000
+_FIELDS: Final = (*RawMessage.model_fields, "author_hash")
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """What cannot be sent."""
+
+    place: str
+    reason: str
+
+
+def read_messages(path: Path, max_bytes: int) -> Iterator[RawMessage | BadLine]:
+    """The messages of a .jsonl, .csv or .parquet file, the first two also gzipped; a piece at a time.
+
+    A line of JSONL is read as a record of the raw topic is; of a table, the columns that a raw message
+    has. A message without an id gets the place where it stands, ``file.csv:12``, so that it is known
+    again when the file is sent twice. A signal has no author, only its hash, which then stands in.
+
+    Raises:
+        ConfigurationError: the ending is none of these, or the table has no column with text.
+        KbertError: the file cannot be read.
+    """
+    payloads = _reader(path)
+    try:
+        for number, payload in payloads(path, max_bytes):
+            place = f"{path.name}:{number}"
+            try:
+                message = decode(payload, max_bytes)
+            except BadMessageError as error:
+                yield BadLine(place, error.detail)
+                continue
+            known: dict[str, str] = {} if message.id is not None else {"id": place}
+            if message.author is None and b'"author_hash"' in payload:
+                known["author"] = orjson.loads(payload)["author_hash"]
+            yield message.model_copy(update=known) if known else message
+    except (OSError, EOFError, csv.Error, UnicodeDecodeError) as error:
+        raise KbertError(f"{path} cannot be read to its end: {error}.") from error
+
+
+_Payloads = Callable[[Path, int], Iterator[tuple[int, bytes]]]
+
+
+def _reader(path: Path) -> _Payloads:
+    readers: dict[str, _Payloads] = {
+        ".jsonl": _jsonl,
+        ".jsonl.gz": _jsonl,
+        ".csv": _csv,
+        ".csv.gz": _csv,
+        ".parquet": _parquet,
+    }
+    reader = next((readers[ending] for ending in readers if path.name.lower().endswith(ending)), None)
+    if reader is None:
+        raise ConfigurationError(f"{path} ends in none of {', '.join(readers)}: name it so.")
+    return reader
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
+
+
+def _jsonl(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    with _open(path) as file:
+        number = 0
+        # Bounded, so that a file of another kind without a line end is not read whole.
+        while line := file.readline(max_bytes + 2):
+            number += 1
+            if payload := line.rstrip(b"\r\n"):
+                yield number, payload
+
+
+def _csv(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    csv.field_size_limit(max_bytes)
+    with _open(path) as file, TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        rows = csv.DictReader(text, strict=True)
+        _check(path, rows.fieldnames or ())
+        for row in rows:
+            yield rows.line_num, _payload(row)
+
+
+def _parquet(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    del max_bytes  # a row is measured when it is decoded
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise ConfigurationError("Parquet needs pyarrow: pip install 'kbert-stream[history]'.") from error
+    try:
+        file = parquet.ParquetFile(path)
+        columns = [name for name in file.schema_arrow.names if name in _FIELDS]
+        _check(path, columns)
+        number = 0
+        for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, _payload(row)
+    except pyarrow.ArrowException as error:
+        raise KbertError(f"{path} is not Parquet: {error}.") from error
+
+
+def _check(path: Path, columns: Iterable[str]) -> None:
+    if not {"text", "title", "body"} & set(columns):
+        raise ConfigurationError(f"{path} has no column text, title or body: give its columns these names.")
+
+
+def _payload(row: Mapping[str, Any]) -> bytes:
+    """The row as a record of the raw topic; an empty cell is no value."""
+    fields = {name: row[name] for name in _FIELDS if row.get(name) not in (None, "")}
+    return orjson.dumps(fields, option=orjson.OPT_UTC_Z)

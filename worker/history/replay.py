@@ -1,0 +1,117 @@
+"""Messages of a file onto the raw topic, at a chosen pace."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from aiokafka.errors import KafkaError
+
+from schemas.messages import RawMessage
+from worker.app import stopped_within
+from worker.errors import KbertError, kafka_unreachable
+from worker.history.messages import BadLine, read_messages
+from worker.history.pace import Pace
+from worker.settings import Settings
+from worker.sink.producer import KafkaSink, OutRecord
+
+_CHUNK: Final = 500
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What became of the file so far."""
+
+    sent: int = 0
+    bad: int = 0
+    complete: bool = False
+
+
+class Replay:
+    """Sends what a file holds to ``topics.raw``; ids and times stay as they are.
+
+    Args:
+        pace: when each message is due.
+        shift: added to every ``published_at``.
+        tell: told of each line that cannot be sent.
+    """
+
+    def __init__(
+        self, settings: Settings, path: Path, pace: Pace, *, shift: timedelta, tell: Callable[[BadLine], None]
+    ) -> None:
+        self._settings = settings
+        self._path = path
+        self._pace = pace
+        self._shift = shift
+        self._tell = tell
+        self._chunk: list[OutRecord] = []
+        self.done = Replayed()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until the file ends or ``stop`` is set; what was counted as sent the broker has.
+
+        Raises:
+            ConnectionFailedError: no broker answers.
+            KbertError: the file cannot be read.
+        """
+        sink = KafkaSink(self._settings.kafka, self._settings.sink)
+        await sink.start()
+        try:
+            await self._send_all(sink, stop)
+        except KafkaError as error:
+            raise kafka_unreachable(self._settings.kafka.bootstrap_servers, error) from error
+        finally:
+            await sink.stop()
+
+    async def _send_all(self, sink: KafkaSink, stop: asyncio.Event) -> None:
+        started = monotonic()
+        for found in read_messages(self._path, self._settings.source.max_payload_bytes):
+            if isinstance(found, BadLine):
+                self._refuse(found)
+                continue
+            due = started + self._pace.due(found.published_at)
+            if due > monotonic():
+                await self._flush(sink)
+                if await stopped_within(stop, due - monotonic()):
+                    return
+            self._chunk.append(self._record(found))
+            if len(self._chunk) >= _CHUNK:
+                await self._flush(sink)
+                if stop.is_set():
+                    return
+        await self._flush(sink)
+        self.done.complete = True
+
+    def _record(self, message: RawMessage) -> OutRecord:
+        if message.published_at is not None and self._shift:
+            message = message.model_copy(update={"published_at": message.published_at + self._shift})
+        return OutRecord(self._settings.topics.raw, None, message.model_dump_json(exclude_none=True).encode())
+
+    async def _flush(self, sink: KafkaSink) -> None:
+        if not self._chunk:
+            return
+        chunk, self._chunk = self._chunk, []
+        too_large = await (await sink.send(chunk)).acknowledged()
+        self.done.sent += len(chunk) - len(too_large)
+        for index in too_large:
+            self._refuse(BadLine(self._path.name, f"too large for the topic: {chunk[index].value[:80]!r}"))
+
+    def _refuse(self, line: BadLine) -> None:
+        self.done.bad += 1
+        self._tell(line)
+
+
+def shift_to_now(path: Path, max_bytes: int) -> timedelta:
+    """What moves the latest ``published_at`` of the file to the present; reads it once.
+
+    Raises:
+        KbertError: no message has a time, or the file cannot be read.
+    """
+    times = (found.published_at for found in read_messages(path, max_bytes) if isinstance(found, RawMessage))
+    latest = max((time for time in times if time is not None), default=None)
+    if latest is None:
+        raise KbertError(f"No message of {path} has a published_at that --now could move.")
+    return datetime.now(UTC) - latest

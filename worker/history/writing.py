@@ -1,0 +1,179 @@
+"""Rows into a file as they come: Parquet, CSV or JSONL, whole or not at all."""
+
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, Protocol, get_args
+
+import orjson
+
+from worker.errors import ConfigurationError, KbertError
+from worker.history.columns import Column, Kind
+
+Format = Literal["parquet", "csv", "jsonl"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+STANDARD_OUTPUT: Final = Path("-")
+
+_ROW_GROUP: Final = 20_000
+_SEPARATOR: Final = ";"
+"""Between the values of a list in a CSV cell; no symbol and no label holds it."""
+
+
+class Writer(Protocol):
+    """Takes records one after another."""
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """One record, nested as in its JSON; times are datetimes in UTC."""
+        ...
+
+    def finish(self) -> None:
+        """Write what waits, and the end of the file."""
+        ...
+
+
+def format_of(path: Path, given: Format | None = None) -> Format:
+    """By ``given``, or by the ending; JSONL on standard output.
+
+    Raises:
+        ConfigurationError: the ending says nothing, or Parquet cannot be written there.
+    """
+    ending = path.suffix.removeprefix(".").lower()
+    chosen = given or next((name for name in FORMATS if name == ending), None)
+    if path == STANDARD_OUTPUT:
+        chosen = chosen or "jsonl"
+        if chosen == "parquet":
+            raise ConfigurationError("--out - is for jsonl and csv: Parquet needs a file.")
+    elif chosen is None:
+        raise ConfigurationError(
+            f"--out {path} ends in none of .parquet, .csv and .jsonl: name it so, or give --format."
+        )
+    if chosen == "parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                "Parquet needs pyarrow: pip install 'kbert-stream[history]', or take .csv or .jsonl."
+            ) from error
+    return chosen
+
+
+@contextmanager
+def writer(path: Path, format_: Format, columns: Sequence[Column]) -> Iterator[Writer]:
+    """A writer to ``path`` (``-``: standard output).
+
+    The file gets its name when the block ends without an error; until then, and after an error,
+    what had that name before stands untouched.
+
+    Raises:
+        KbertError: the file cannot be written.
+    """
+    makers: dict[Format, Callable[[BinaryIO, Sequence[Column]], Writer]] = {
+        "parquet": _ParquetWriter,
+        "csv": _CsvWriter,
+        "jsonl": _JsonlWriter,
+    }
+    make = makers[format_]
+    if path == STANDARD_OUTPUT:
+        rows = make(sys.stdout.buffer, columns)
+        yield rows
+        rows.finish()
+        sys.stdout.flush()
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            rows = make(file, columns)
+            yield rows
+            rows.finish()
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise KbertError(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _JsonlWriter:
+    def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
+        self._file = file
+        del columns  # JSON is nested: it needs none
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(orjson.dumps(record, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
+
+    def finish(self) -> None:
+        """Nothing waits."""
+
+
+class _CsvWriter:
+    def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
+        self._columns = columns
+        self._text = TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        self._rows = csv.writer(self._text, lineterminator="\n")
+        self._rows.writerow(column.name for column in columns)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._rows.writerow(_cell(column.read(record)) for column in self._columns)
+
+    def finish(self) -> None:
+        self._text.flush()
+        self._text.detach()
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case list():
+            return _SEPARATOR.join(value)
+        case _:
+            return str(value)
+
+
+class _ParquetWriter:
+    def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
+        import pyarrow as arrow
+        from pyarrow import parquet
+
+        kinds: dict[Kind, Any] = {
+            "string": arrow.string(),
+            "strings": arrow.list_(arrow.string()),
+            "time": arrow.timestamp("us", tz="UTC"),
+            "number": arrow.float64(),
+            "integer": arrow.int64(),
+            "flag": arrow.bool_(),
+        }
+        self._columns = columns
+        self._schema = arrow.schema([(column.name, kinds[column.kind]) for column in columns])
+        self._parquet = parquet.ParquetWriter(file, self._schema, compression="zstd")
+        self._waiting: list[list[Any]] = []
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._waiting.append([column.read(record) for column in self._columns])
+        if len(self._waiting) >= _ROW_GROUP:
+            self._flush()
+
+    def finish(self) -> None:
+        self._flush()
+        self._parquet.close()
+
+    def _flush(self) -> None:
+        import pyarrow as arrow
+
+        if self._waiting:
+            columns = [
+                arrow.array(values, field.type)
+                for values, field in zip(zip(*self._waiting, strict=True), self._schema, strict=True)
+            ]
+            self._parquet.write_table(arrow.Table.from_arrays(columns, schema=self._schema))
+            self._waiting = []
