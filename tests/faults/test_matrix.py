@@ -15,7 +15,7 @@ SHORT: dict[str, tuple[Scenario, int]] = {
     "read-only": (scenarios.read_only, 1),
     "disk full": (scenarios.disk_full, 1),
     "clock jumps": (scenarios.clock_jumps, 1),
-    "bad input": (bad_input.bad_input, 1),
+    "bad input": (bad_input.short_bad_input, 1),
     "flood": (backpressure.short_flood, 1),
     "poisonous": (scenarios.poisonous, 1),
     "whole batch": (scenarios.whole_batch, 1),
