@@ -9,8 +9,9 @@ from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from schemas.dead_letters import DeadLetterHeaders, DeadLetterReason
-from worker.errors import ConfigurationError, kafka_unreachable
+from worker.errors import ConfigurationError
 from worker.settings import KafkaSettings
+from worker.source.reaching import why_unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ async def read_dead_letters(
         await consumer.start()
     except KafkaError as error:
         await consumer.stop()
-        raise kafka_unreachable(kafka.bootstrap_servers, error) from error
+        raise await why_unreachable(kafka, error) from error
     try:
         partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
         if not partitions:
