@@ -11,7 +11,9 @@ class Aggregation(Projection):
 
     def __init__(self, settings: Settings) -> None:
         redis = settings.redis
-        store = RedisStore(redis.url.get_secret_value(), cluster=redis.cluster)
+        store = RedisStore(
+            redis.url.get_secret_value(), cluster=redis.cluster, client_options=redis.client_options()
+        )
         aggregator = Aggregator(
             store,
             prefix=redis.prefix,
@@ -24,6 +26,7 @@ class Aggregation(Projection):
             kafka=settings.kafka,
             group=settings.aggregates,
             store=store,
+            prefix=redis.prefix,
             projector=aggregator,
             stall_limit=settings.source.stall_limit,
             pipeline="crypto",

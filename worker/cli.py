@@ -234,6 +234,23 @@ def topics(
 
 
 @app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check everything that `kbert run` needs, and say what to mend; status 1 where something fails."""
+    from worker.commands.doctor import run_doctor
+
+    settings = _settings(quiet=True)
+    passed = False
+
+    async def work() -> None:
+        nonlocal passed
+        passed = await run_doctor(settings, as_json=as_json)
+
+    _run(work())
+    if not passed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def config() -> None:
     """Print the settings in force; secrets are masked."""
     print(_settings().model_dump_json(indent=2))

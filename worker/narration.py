@@ -11,7 +11,9 @@ class Narration(Projection):
 
     def __init__(self, settings: Settings) -> None:
         redis = settings.redis
-        store = RedisStore(redis.url.get_secret_value(), cluster=redis.cluster)
+        store = RedisStore(
+            redis.url.get_secret_value(), cluster=redis.cluster, client_options=redis.client_options()
+        )
         projector = NarrativeProjector(store, prefix=redis.prefix, id_window=settings.narrative.id_window)
         super().__init__(
             "narrative",
@@ -19,6 +21,7 @@ class Narration(Projection):
             kafka=settings.kafka,
             group=settings.narrative,
             store=store,
+            prefix=redis.prefix,
             projector=projector,
             stall_limit=settings.source.stall_limit,
             pipeline="traffic",

@@ -83,6 +83,7 @@ class Projection:
         name: of the log events.
         topic: the signals topic.
         group: consumer group, margin and poll size.
+        prefix: before every key.
         stall_limit: seconds without progress after which `run` fails.
         pipeline: whose signals they are.
     """
@@ -95,6 +96,7 @@ class Projection:
         kafka: KafkaSettings,
         group: AggregateSettings | NarrativeSettings,
         store: RedisStore,
+        prefix: str,
         projector: Projector,
         stall_limit: float,
         pipeline: PipelineName,
@@ -103,6 +105,7 @@ class Projection:
         self._store = store
         self._projector = projector
         self._margin = group.margin
+        self._prefix = prefix
         self._stall_limit = stall_limit
         self._records = 0
         self._seldom = Seldom(log)
@@ -212,7 +215,7 @@ class Projection:
         else:
             try:
                 async with asyncio.timeout(timeout):
-                    await self._store.check()
+                    await self._store.check(self._prefix)
             except (ConnectionFailedError, TimeoutError):
                 # A batch waits for Redis as long as it takes, and a new process would wait as well.
                 problem, excused = "Redis does not answer", True

@@ -7,9 +7,9 @@ most users set; ``kbert config`` prints the tree in force.
 """
 
 import os
-import ssl
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -33,6 +33,7 @@ from pydantic_settings import (
 from schemas import topics
 from schemas.labels import Action, Sentiment
 from worker.errors import ConfigurationError
+from worker.tls import client_context
 
 PipelineName = Literal["crypto", "traffic"]
 PIPELINES: Final[tuple[PipelineName, ...]] = get_args(PipelineName)
@@ -48,13 +49,27 @@ class KafkaSettings(_Section):
     bootstrap_servers: str = "127.0.0.1:9092"
     client_id: str = "kbert"
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
-    ssl_cafile: FilePath | None = None
-    ssl_certfile: FilePath | None = None
+    oauth_token_url: str | None = Field(
+        default=None, description="OAUTHBEARER: token endpoint of the client-credentials grant."
+    )
+    oauth_client_id: str | None = None
+    oauth_client_secret: SecretStr | None = None
+    oauth_scope: str | None = None
+    oauth_cafile: FilePath | None = Field(
+        default=None, description="Authorities of the token endpoint; the system's where absent."
+    )
+    ssl_cafile: FilePath | None = Field(
+        default=None, description="Authorities to believe, PEM; the system's where absent."
+    )
+    ssl_certfile: FilePath | None = Field(default=None, description="Client certificate, PEM.")
     ssl_keyfile: FilePath | None = None
     ssl_keyfile_password: SecretStr | None = None
+    ssl_check_hostname: bool = Field(
+        default=True, description="Off: any name that an authority believed here has signed."
+    )
     idempotent_producer: bool = Field(
         default=True,
         description="Off only for brokers that lack InitProducerId v0 (the embedded one).",
@@ -62,7 +77,21 @@ class KafkaSettings(_Section):
 
     @model_validator(mode="after")
     def _credentials_complete(self) -> Self:
-        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+        sasl = self.security_protocol.startswith("SASL")
+        if sasl and self.sasl_mechanism == "OAUTHBEARER":
+            if not (self.oauth_token_url and self.oauth_client_id and self.oauth_client_secret):
+                raise ValueError(
+                    "kafka.sasl_mechanism=OAUTHBEARER needs kafka.oauth_token_url, kafka.oauth_client_id "
+                    "and kafka.oauth_client_secret"
+                )
+            url = urlsplit(self.oauth_token_url)
+            local = url.scheme == "http" and url.hostname in ("127.0.0.1", "::1", "localhost")
+            if not (local or url.scheme == "https") or url.password:
+                raise ValueError(
+                    "kafka.oauth_token_url has to begin with https:// and to hold no password: the client's "
+                    "secret goes there"
+                )
+        elif sasl and not (self.sasl_username and self.sasl_password):
             raise ValueError(
                 f"kafka.security_protocol={self.security_protocol} needs "
                 "kafka.sasl_username and kafka.sasl_password"
@@ -78,31 +107,90 @@ class KafkaSettings(_Section):
             "client_id": self.client_id,
             "security_protocol": self.security_protocol,
         }
-        if self.security_protocol.startswith("SASL") and self.sasl_password is not None:
+        if self.security_protocol.startswith("SASL") and self.sasl_mechanism == "OAUTHBEARER":
+            from worker.source.tokens import token_provider
+
+            options |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_oauth_token_provider": token_provider(self),
+            }
+        elif self.security_protocol.startswith("SASL") and self.sasl_password is not None:
             options |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.sasl_username,
                 "sasl_plain_password": self.sasl_password.get_secret_value(),
             }
         if self.security_protocol.endswith("SSL"):
-            context = ssl.create_default_context(cafile=self.ssl_cafile)
-            if self.ssl_certfile is not None:
-                password = self.ssl_keyfile_password
-                context.load_cert_chain(
-                    self.ssl_certfile,
-                    self.ssl_keyfile,
-                    password.get_secret_value() if password else None,
-                )
-            options["ssl_context"] = context
+            password = self.ssl_keyfile_password
+            options["ssl_context"] = client_context(
+                "kafka",
+                cafile=self.ssl_cafile,
+                certfile=self.ssl_certfile,
+                keyfile=self.ssl_keyfile,
+                password=password.get_secret_value() if password else None,
+                check_hostname=self.ssl_check_hostname,
+            )
         return options
 
 
 class RedisSettings(_Section):
-    """How to reach Redis. ``rediss://`` turns TLS on; user and password go into the URL."""
+    """How to reach Redis. ``rediss://`` turns TLS on; user and password may stand in the URL instead."""
 
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    username: str | None = Field(default=None, description="ACL user; the default user where absent.")
+    password: SecretStr | None = None
+    ssl_cafile: FilePath | None = Field(
+        default=None, description="Authorities to believe, PEM; the system's where absent."
+    )
+    ssl_certfile: FilePath | None = Field(default=None, description="Client certificate, PEM.")
+    ssl_keyfile: FilePath | None = None
+    ssl_keyfile_password: SecretStr | None = None
+    ssl_check_hostname: bool = Field(
+        default=True, description="Off: any name that an authority believed here has signed."
+    )
     cluster: bool = False
     prefix: str = Field(default="kbert:", description="Put before every key and channel.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("redis.ssl_certfile and redis.ssl_keyfile go together: set both or neither")
+        secure = self.url.get_secret_value().startswith("rediss://")
+        if not secure and (self.ssl_cafile or self.ssl_certfile):
+            raise ValueError("redis.ssl_cafile and redis.ssl_certfile need redis.url to begin with rediss://")
+        return self
+
+    def client_options(self) -> dict[str, Any]:
+        """Keyword arguments that a redis-py client takes beside the URL.
+
+        Raises:
+            ConfigurationError: a certificate or key cannot be read.
+        """
+        options: dict[str, Any] = {}
+        if self.username is not None:
+            options["username"] = self.username
+        if self.password is not None:
+            options["password"] = self.password.get_secret_value()
+        if not self.url.get_secret_value().startswith("rediss://"):
+            return options
+        secret = self.ssl_keyfile_password.get_secret_value() if self.ssl_keyfile_password else None
+        client_context(  # redis-py opens the files at the first call: what is wrong with them is said now
+            "redis",
+            cafile=self.ssl_cafile,
+            certfile=self.ssl_certfile,
+            keyfile=self.ssl_keyfile,
+            password=secret,
+        )
+        files = {
+            "ssl_ca_certs": self.ssl_cafile,
+            "ssl_certfile": self.ssl_certfile,
+            "ssl_keyfile": self.ssl_keyfile,
+        }
+        options |= {name: str(file) for name, file in files.items() if file is not None}
+        if secret is not None:
+            options["ssl_password"] = secret
+        options["ssl_check_hostname"] = self.ssl_check_hostname
+        return options
 
 
 class TopicSettings(_Section):

@@ -107,7 +107,7 @@ class Aggregator:
             ConnectionFailedError: Redis does not answer.
             ConfigurationError: it refuses a command that is needed, or is (or is no) cluster.
         """
-        await self._store.check()
+        await self._store.check(self._keys.prefix)
         symbol, partition = f"check-{uuid4().hex[:16]}", ("check", 0)
         minute = int(time.time()) // 60
         sample = Contribution(0, (symbol,), minute, True, (0,), 0, 0, 0, 0, 0, minute * 60_000, "author")

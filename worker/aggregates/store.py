@@ -8,7 +8,7 @@ semaphore of ours stands before the pool, and every call runs to its end, shield
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from worker.errors import ConfigurationError, ConnectionFailedError
+from worker.tls import refused_handshake
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +71,13 @@ class RedisStore:
     """Runs commands on one Redis or a Redis Cluster; use it as an async context manager."""
 
     def __init__(
-        self, url: str, *, cluster: bool = False, connections: int = 2, answer_timeout: float = 5.0
+        self,
+        url: str,
+        *,
+        cluster: bool = False,
+        connections: int = 2,
+        answer_timeout: float = 5.0,
+        client_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Prepare; nothing connects before the first call.
 
@@ -79,6 +86,7 @@ class RedisStore:
             cluster: whether ``url`` is a node of a Redis Cluster.
             connections: calls in flight at the same time (per node of a cluster).
             answer_timeout: seconds after which a silent server counts as gone.
+            client_options: user, password and TLS files, as `RedisSettings.client_options` gives them.
 
         Raises:
             ConfigurationError: ``url`` is no Redis address.
@@ -91,6 +99,7 @@ class RedisStore:
             "socket_timeout": answer_timeout,
             "socket_connect_timeout": answer_timeout,
             "health_check_interval": 15,  # else a subscription never notices that the network split
+            **(client_options or {}),
         }
         self.client: Redis | RedisCluster
         try:
@@ -103,14 +112,14 @@ class RedisStore:
         self._free = asyncio.Semaphore(connections)
         self._in_flight: set[asyncio.Task[list[Any]]] = set()
 
-    async def check(self) -> None:
-        """Ask whether Redis is there and usable.
+    async def check(self, prefix: str = "kbert:") -> None:
+        """Ask whether Redis is there and lets us read keys under ``prefix``.
 
         Raises:
             ConnectionFailedError: it is not.
             ConfigurationError: it is, but not as the settings say.
         """
-        await self.once([("GET", "kbert")])
+        await self.once([("GET", f"{prefix}check")])
 
     async def once(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands in one pipeline, or fail at once: for readers.
@@ -163,6 +172,8 @@ class RedisStore:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _raise_if_lasting(self, error: Exception) -> None:
+        if (refused := refused_handshake(error, "redis", self.address)) is not None:
+            raise ConfigurationError(f"Redis at {self.address} cannot be trusted: {refused}") from error
         if isinstance(error, refusals.MovedError) and not self.cluster:
             raise ConfigurationError(
                 f"Redis at {self.address} is a cluster: set redis.cluster (KBERT_REDIS__CLUSTER) to true."
@@ -173,8 +184,8 @@ class RedisStore:
             ) from error
         if _is_refusal(error):
             raise ConfigurationError(
-                f"Redis at {self.address} refuses us: correct user and password in redis.url "
-                f"(KBERT_REDIS__URL), or its ACL ({_text(error)})."
+                f"Redis at {self.address} refuses us: correct redis.username and redis.password (or those in "
+                f"redis.url), or its ACL ({_text(error)})."
             ) from error
 
     async def _attempt(self, commands: Sequence[Command]) -> tuple[list[Any], dict[int, Exception]]:

@@ -1,10 +1,10 @@
 """Aggregates as a bot reads them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import structlog
 from pydantic import ValidationError
@@ -36,14 +36,23 @@ class Aggregates:
         url: ``redis://[user:password@]host:port/db``; ``rediss://`` for TLS.
         prefix: what the writer puts before every key.
         cluster: whether ``url`` is a node of a Redis Cluster.
+        client_options: further keyword arguments of a redis-py client, such as ``username``,
+            ``password`` and ``ssl_ca_certs``.
 
     Entering raises ConnectionFailedError where Redis does not answer, and
     ConfigurationError where it refuses; every read may raise ConnectionFailedError.
     """
 
-    def __init__(self, url: str, prefix: str = DEFAULT_PREFIX, cluster: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        prefix: str = DEFAULT_PREFIX,
+        cluster: bool = False,
+        *,
+        client_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._keys = Keys(prefix)
-        self._store = RedisStore(url, cluster=cluster)
+        self._store = RedisStore(url, cluster=cluster, client_options=client_options)
         self._reader = AggregateReader(self._store, self._keys)
 
     async def coins(self) -> list[str]:
@@ -96,7 +105,7 @@ class Aggregates:
 
     async def check(self) -> None:
         """Raise ConnectionFailedError where Redis does not answer."""
-        await self._store.check()
+        await self._store.check(self._keys.prefix)
 
     async def changes(self) -> AsyncGenerator[AggregateChange, None]:
         """What changed, after each applied batch, from now on and without end.
@@ -106,7 +115,7 @@ class Aggregates:
         Raises:
             ConnectionFailedError: Redis does not answer at the start.
         """
-        await self._store.check()
+        await self._store.check(self._keys.prefix)
         while True:
             try:
                 async with self._store.client.pubsub(ignore_subscribe_messages=True) as channel:
@@ -123,7 +132,7 @@ class Aggregates:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._store.check()
+            await self._store.check(self._keys.prefix)
         except BaseException:
             await self._store.aclose()
             raise

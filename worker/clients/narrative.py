@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from schemas.narrative import NarrativeMonth
 from worker.aggregates.keys import DEFAULT_PREFIX
@@ -26,6 +26,8 @@ class Narrative:
         prefix: what the writer puts before every key.
         cluster: whether ``url`` is a node of a Redis Cluster.
         weights: of sources in share, interval and mean; 1 where absent.
+        client_options: further keyword arguments of a redis-py client, such as ``username``,
+            ``password`` and ``ssl_ca_certs``.
 
     Entering raises ConnectionFailedError where Redis does not answer, and
     ConfigurationError where it refuses; every read may raise ConnectionFailedError.
@@ -37,8 +39,10 @@ class Narrative:
         prefix: str = DEFAULT_PREFIX,
         cluster: bool = False,
         weights: Mapping[str, float] | None = None,
+        *,
+        client_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._store = RedisStore(url, cluster=cluster)
+        self._store = RedisStore(url, cluster=cluster, client_options=client_options)
         self._prefix = prefix
         self._weights = dict(weights or {})
 
@@ -61,7 +65,7 @@ class Narrative:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._store.check()
+            await self._store.check(self._prefix)
         except BaseException:
             await self._store.aclose()
             raise

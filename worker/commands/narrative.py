@@ -195,7 +195,9 @@ def _counted(settings: Settings) -> MonthlySums:
 
     async def read() -> MonthlySums:
         redis = settings.redis
-        async with RedisStore(redis.url.get_secret_value(), cluster=redis.cluster) as store:
+        async with RedisStore(
+            redis.url.get_secret_value(), cluster=redis.cluster, client_options=redis.client_options()
+        ) as store:
             return await read_sums(store, redis.prefix)
 
     return asyncio.run(read())

@@ -35,8 +35,10 @@ async def watch_board(
     settings: Settings, window: Window, *, once: bool, as_json: bool, stop: asyncio.Event
 ) -> None:
     """Show the aggregates of every coin, live on a terminal, once a second elsewhere."""
-    url = settings.redis.url.get_secret_value()
-    async with Aggregates(url, prefix=settings.redis.prefix, cluster=settings.redis.cluster) as aggregates:
+    redis = settings.redis
+    async with Aggregates(
+        redis.url.get_secret_value(), redis.prefix, redis.cluster, client_options=redis.client_options()
+    ) as aggregates:
         if once or as_json:
             while True:
                 metrics = await aggregates.all(window)

@@ -12,11 +12,12 @@ from aiokafka.errors import KafkaError
 
 from schemas.messages import RawMessage
 from worker.app import stopped_within
-from worker.errors import KbertError, kafka_unreachable
+from worker.errors import KbertError
 from worker.history.messages import BadLine, read_messages
 from worker.history.pace import Pace
 from worker.settings import Settings
 from worker.sink.producer import KafkaSink, OutRecord
+from worker.source.reaching import why_unreachable
 
 _CHUNK: Final = 500
 
@@ -62,7 +63,7 @@ class Replay:
         try:
             await self._send_all(sink, stop)
         except KafkaError as error:
-            raise kafka_unreachable(self._settings.kafka.bootstrap_servers, error) from error
+            raise await why_unreachable(self._settings.kafka, error) from error
         finally:
             await sink.stop()
 

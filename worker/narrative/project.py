@@ -66,7 +66,7 @@ class NarrativeProjector:
 
     async def check(self) -> None:
         """Raise where Redis does not answer or refuses us."""
-        await self._store.check()
+        await self._store.check(self._keys.prefix)
 
     async def assign(
         self,

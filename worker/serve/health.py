@@ -28,7 +28,7 @@ def health_routes(state: ServeState) -> APIRouter:
 
     @router.get("/readyz", responses=_UNAVAILABLE)
     async def readyz(response: Response) -> Health:
-        """Redis and Kafka answer too; asked twice a second at most, however often this is."""
+        """Redis and Kafka answer too; they are asked once for all who ask at the same time."""
         try:
             await state.probes.get("ready", state.check)
         except KbertError as error:

@@ -14,13 +14,14 @@ import uvicorn
 from schemas.aggregates import AggregateChange
 from worker.clients import Aggregates, Narrative, SignalStream
 from worker.coins import load_catalogue
-from worker.errors import ConfigurationError, KbertError
+from worker.errors import ConfigurationError, ConnectionFailedError, KbertError
 from worker.serve.api import build_api
 from worker.serve.guard import check_binding
 from worker.serve.hub import Hub
 from worker.serve.recent import RecentSignals
 from worker.serve.state import ServeState
 from worker.settings import ServeSettings, Settings
+from worker.source.reaching import why_unreachable
 from worker.telemetry.health import HEALTH
 
 log = structlog.get_logger(__name__)
@@ -86,15 +87,21 @@ async def serving_state(settings: Settings) -> AsyncIterator[ServeState]:
     redis = settings.redis
     place = (redis.url.get_secret_value(), redis.prefix, redis.cluster)
     async with AsyncExitStack() as stack:
-        aggregates = await stack.enter_async_context(Aggregates(*place))
-        narrative = await stack.enter_async_context(Narrative(*place, settings.narrative.source_weights))
+        secrets = redis.client_options()
+        aggregates = await stack.enter_async_context(Aggregates(*place, client_options=secrets))
+        narrative = await stack.enter_async_context(
+            Narrative(*place, settings.narrative.source_weights, client_options=secrets)
+        )
         stream = SignalStream(  # only now: a consumer that is made and never started complains
             options.pop("bootstrap_servers"),
             topic=settings.topics.signals,
             since=started - timedelta(seconds=settings.serve.recent_seconds),
             **options,
         )
-        await stack.enter_async_context(stream)
+        try:
+            await stack.enter_async_context(stream)
+        except ConnectionFailedError as error:
+            raise await why_unreachable(settings.kafka, error) from error
         state = ServeState(
             aggregates=aggregates,
             narrative=narrative,

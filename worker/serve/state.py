@@ -27,7 +27,7 @@ class ServeState:
     kafka: SignalStream
     problem: str | None = None
     """Why the last probe found the server not ready."""
-    probes: Fresh[None] = field(default_factory=lambda: Fresh(fresh=0.5, usable=0.5))
+    probes: Fresh[None] = field(default_factory=lambda: Fresh(fresh=0.0, usable=0.0))
     boards: Fresh[tuple[datetime, list[BoardRow]]] = field(
         default_factory=lambda: Fresh(fresh=1.0, usable=5.0)
     )

@@ -8,11 +8,11 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from worker.errors import kafka_unreachable
 from worker.settings import KafkaSettings, SinkSettings
 from worker.sink.limits import MessageLimits
 from worker.sink.record import Header, OutRecord
 from worker.sink.writer import BatchWriter, SentBatch
+from worker.source.reaching import why_unreachable
 from worker.source.record import Record
 
 __all__ = ["Delivery", "Header", "KafkaSink", "OutRecord", "Sink"]
@@ -70,7 +70,7 @@ class KafkaSink:
     """Sends in the order of the calls; a ``Delivery`` tells when the brokers have it."""
 
     def __init__(self, kafka: KafkaSettings, settings: SinkSettings) -> None:
-        self._address = kafka.bootstrap_servers
+        self._kafka = kafka
         self._producer = AIOKafkaProducer(
             acks="all",
             enable_idempotence=kafka.idempotent_producer,
@@ -94,7 +94,7 @@ class KafkaSink:
             await self._producer.start()
         except KafkaError as error:
             await self._producer.stop()
-            raise kafka_unreachable(self._address, error) from error
+            raise await why_unreachable(self._kafka, error) from error
 
     async def stop(self) -> None:
         """Flush and close; brokers that are silent are not waited for longer than for a batch."""

@@ -7,8 +7,9 @@ from typing import Final
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from worker.errors import ConfigurationError, kafka_unreachable
+from worker.errors import ConfigurationError
 from worker.settings import Settings
+from worker.source.reaching import why_unreachable
 
 _DAY_MS: Final = 24 * 3600 * 1000
 _TOPIC_CONFIG: Final[dict[str, dict[str, str]]] = {
@@ -108,5 +109,5 @@ async def _connect(settings: Settings) -> AIOKafkaAdminClient:
         await admin.start()
     except KafkaError as error:
         await admin.close()
-        raise kafka_unreachable(settings.kafka.bootstrap_servers, error) from error
+        raise await why_unreachable(settings.kafka, error) from error
     return admin

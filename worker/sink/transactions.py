@@ -22,6 +22,7 @@ from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
+    KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     ProducerFenced,
@@ -37,6 +38,7 @@ from worker.sink.producer import Delivery
 from worker.sink.record import OutRecord
 from worker.sink.writer import BatchWriter
 from worker.source.committing import Committed
+from worker.source.reaching import why_unreachable
 from worker.source.record import Record
 from worker.telemetry import metrics
 
@@ -125,6 +127,8 @@ class TransactionalSink:
                 f"The broker at kafka.bootstrap_servers={self._kafka.bootstrap_servers} has no transactions "
                 f"({type(error).__name__}): set delivery=at_least_once, or use Apache Kafka."
             ) from error
+        except KafkaConnectionError as error:
+            raise await why_unreachable(self._kafka, error) from error
         except (KafkaError, TimeoutError) as error:
             raise self._unreachable(error) from error
         finally:

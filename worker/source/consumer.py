@@ -61,7 +61,7 @@ class KafkaSource:
         self.joined = False
         """Whether the group has ever assigned partitions, or none to a spare member."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._address = kafka.bootstrap_servers
+        self._kafka = kafka
         self._consumer = AIOKafkaConsumer(
             group_id=settings.group_id,
             enable_auto_commit=False,
@@ -83,7 +83,7 @@ class KafkaSource:
         Raises:
             ConnectionFailedError: no broker answers.
         """
-        await join(self._consumer, self._topic, _Listener(self), self._address)
+        await join(self._consumer, self._topic, _Listener(self), self._kafka)
 
     async def stop(self) -> None:
         """Commit what is finished and leave the group; a broker that is silent is not waited for."""

@@ -61,7 +61,7 @@ class SignalFollower:
         self._topic = topic
         self._settings = settings
         self._lag = LagGauge(pipeline, "aggregates")
-        self._address = kafka.bootstrap_servers
+        self._kafka = kafka
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._ends_are_exact = ends_are_exact
@@ -89,7 +89,7 @@ class SignalFollower:
         Raises:
             ConnectionFailedError: no broker answers.
         """
-        await join(self._consumer, self._topic, _Listener(self), self._address)
+        await join(self._consumer, self._topic, _Listener(self), self._kafka)
 
     async def stop(self) -> None:
         """Commit what is applied and leave the group; a broker that is silent is not waited for."""

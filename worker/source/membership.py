@@ -7,25 +7,26 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 
-from worker.errors import kafka_unreachable
+from worker.settings import KafkaSettings
+from worker.source.reaching import why_unreachable
 
 log = structlog.get_logger(__name__)
 
 
 async def join(
-    consumer: AIOKafkaConsumer, topic: str, listener: ConsumerRebalanceListener, address: str
+    consumer: AIOKafkaConsumer, topic: str, listener: ConsumerRebalanceListener, kafka: KafkaSettings
 ) -> None:
     """Subscribe and start.
 
     Raises:
-        ConnectionFailedError: no broker answers at ``address``.
+        ConnectionFailedError: no broker answers, or it refuses us.
     """
     consumer.subscribe([topic], listener=listener)
     try:
         await consumer.start()
     except KafkaError as error:
         await consumer.stop()
-        raise kafka_unreachable(address, error) from error
+        raise await why_unreachable(kafka, error) from error
 
 
 async def leave(

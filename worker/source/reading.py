@@ -7,8 +7,9 @@ from time import time
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from worker.errors import ConfigurationError, kafka_unreachable
+from worker.errors import ConfigurationError
 from worker.settings import KafkaSettings
+from worker.source.reaching import why_unreachable
 
 
 async def read_to_end(
@@ -56,7 +57,7 @@ async def read_to_end(
             for tp in ends:  # transaction markers and compacted records are never delivered
                 positions[tp] = max(positions[tp], await consumer.position(tp))
     except KafkaError as error:
-        raise kafka_unreachable(kafka.bootstrap_servers, error) from error
+        raise await why_unreachable(kafka, error) from error
     finally:
         await consumer.stop()
 

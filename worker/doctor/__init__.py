@@ -1,0 +1,1 @@
+"""What `kbert doctor` looks at: one module for each thing that a worker needs."""
