@@ -32,6 +32,7 @@ from pydantic_settings import (
 
 from schemas import topics
 from schemas.labels import Action, Sentiment
+from schemas.windows import Window
 from worker.errors import ConfigurationError
 
 PipelineName = Literal["crypto", "traffic"]
@@ -298,6 +299,27 @@ class WebhookSettings(_Section):
     )
 
 
+class FreqtradeSettings(_Section):
+    """`kbert bot freqtrade`: what a freqtrade with `external_message_consumer` connects to."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8421, ge=0, le=65535)
+    ws_token: SecretStr | None = Field(
+        default=None, min_length=16, description="The `ws_token` of the consumer's producer entry."
+    )
+    pairs: tuple[str, ...] = Field(default=("BTC/KRW",), min_length=1, description="As freqtrade names them.")
+    timeframe: str = Field(default="5m", description="That of the consuming strategy.")
+    candle_type: Literal["spot", "futures"] = "spot"
+    metrics: tuple[str, ...] = ("sentiment_index", "messages", "action_balance")
+    window: Window = "1h"
+    delay: int = Field(
+        default=60, ge=0, description="Seconds before its close up to which a candle sees messages."
+    )
+    queue: PositiveInt = Field(
+        default=256, description="Messages that may wait for one consumer before it is cut off."
+    )
+
+
 class BotSettings(_Section):
     """What `kbert bot` hands signals to."""
 
@@ -305,6 +327,7 @@ class BotSettings(_Section):
         default=None, description="TOML with market codes of your own; see worker/clients/README.md."
     )
     webhook: WebhookSettings = WebhookSettings()
+    freqtrade: FreqtradeSettings = FreqtradeSettings()
 
 
 class MetricsSettings(_Section):
