@@ -320,6 +320,24 @@ class FreqtradeSettings(_Section):
     )
 
 
+class HummingbotSettings(_Section):
+    """`kbert bot hummingbot`: signals for its controller `ai_livestream` over MQTT."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=1883, ge=1, le=65535)
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: bool = False
+    topic: str = Field(default="hbot/predictions", description="The controller's `topic`.")
+    pairs: tuple[str, ...] = Field(default=("BTC-KRW",), min_length=1, description="Its trading pairs.")
+    window: Window = "15m"
+    interval: PositiveFloat = Field(default=5.0, description="Seconds between messages of a pair.")
+    least: PositiveInt = Field(default=5, description="Messages in the window below which it is neutral.")
+    target_pct: PositiveFloat = Field(
+        default=0.01, description="What the controller scales its barriers with; it knows the market, not we."
+    )
+
+
 class BotSettings(_Section):
     """What `kbert bot` hands signals to."""
 
@@ -328,6 +346,7 @@ class BotSettings(_Section):
     )
     webhook: WebhookSettings = WebhookSettings()
     freqtrade: FreqtradeSettings = FreqtradeSettings()
+    hummingbot: HummingbotSettings = HummingbotSettings()
 
 
 class MetricsSettings(_Section):

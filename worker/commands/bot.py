@@ -68,6 +68,14 @@ def freqtrade() -> None:
     _run(run_freqtrade, _settings())
 
 
+@bot_app.command("hummingbot")
+def hummingbot() -> None:
+    """Publish probabilities for hummingbot's ai_livestream controller over MQTT, until Ctrl-C."""
+    from worker.commands.bot_hummingbot import run_hummingbot
+
+    _run(run_hummingbot, _settings())
+
+
 def _settings() -> Settings:
     from worker.telemetry.logs import configure_logging
 
