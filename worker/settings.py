@@ -32,6 +32,7 @@ from pydantic_settings import (
 
 from schemas import topics
 from schemas.labels import Action, Sentiment
+from schemas.windows import Window
 from worker.errors import ConfigurationError
 from worker.tls import client_context
 
@@ -392,6 +393,45 @@ class WebhookSettings(_Section):
     )
 
 
+class FreqtradeSettings(_Section):
+    """`kbert bot freqtrade`: what a freqtrade with `external_message_consumer` connects to."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8421, ge=0, le=65535)
+    ws_token: SecretStr | None = Field(
+        default=None, min_length=16, description="The `ws_token` of the consumer's producer entry."
+    )
+    pairs: tuple[str, ...] = Field(default=("BTC/KRW",), min_length=1, description="As freqtrade names them.")
+    timeframe: str = Field(default="5m", description="That of the consuming strategy.")
+    candle_type: Literal["spot", "futures"] = "spot"
+    metrics: tuple[str, ...] = ("sentiment_index", "messages", "action_balance")
+    window: Window = "1h"
+    delay: int = Field(
+        default=60, ge=0, description="Seconds before its close up to which a candle sees messages."
+    )
+    queue: PositiveInt = Field(
+        default=256, description="Messages that may wait for one consumer before it is cut off."
+    )
+
+
+class HummingbotSettings(_Section):
+    """`kbert bot hummingbot`: signals for its controller `ai_livestream` over MQTT."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=1883, ge=1, le=65535)
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: bool = False
+    topic: str = Field(default="hbot/predictions", description="The controller's `topic`.")
+    pairs: tuple[str, ...] = Field(default=("BTC-KRW",), min_length=1, description="Its trading pairs.")
+    window: Window = "15m"
+    interval: PositiveFloat = Field(default=5.0, description="Seconds between messages of a pair.")
+    least: PositiveInt = Field(default=5, description="Messages in the window below which it is neutral.")
+    target_pct: PositiveFloat = Field(
+        default=0.01, description="What the controller scales its barriers with; it knows the market, not we."
+    )
+
+
 class BotSettings(_Section):
     """What `kbert bot` hands signals to."""
 
@@ -399,6 +439,8 @@ class BotSettings(_Section):
         default=None, description="TOML with market codes of your own; see worker/clients/README.md."
     )
     webhook: WebhookSettings = WebhookSettings()
+    freqtrade: FreqtradeSettings = FreqtradeSettings()
+    hummingbot: HummingbotSettings = HummingbotSettings()
 
 
 class MetricsSettings(_Section):

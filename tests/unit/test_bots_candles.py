@@ -157,6 +157,23 @@ def test_memory_asks_for_each_point_once_and_keeps_what_it_saw(window: Window) -
     assert memory.at(last) == seen
 
 
+def test_memory_reads_further_back_when_it_has_to() -> None:
+    memory, server = SeriesMemory(["messages"], "1h"), Server()
+    now = BASE + 40 * HOUR + 17.5
+    last = point_of(int(now))
+    server.fill(memory, last, last, now, "1h")
+    seen = memory.at(last)
+    assert memory.at(last - 300) == (None,)
+    for back in (HOUR, 3 * 24 * HOUR):
+        server.fill(memory, last - back, last, now, "1h")
+        assert memory.at(last - back // 2) != (None,)
+        assert memory.at(last - MINUTE) != (None,)
+    assert memory.at(last) == seen
+    asked = len(server.asked)
+    server.fill(memory, last - 3 * 24 * HOUR, last, now, "1h")
+    assert len(server.asked) == asked
+
+
 def test_timeframes() -> None:
     assert [timeframe_seconds(text) for text in ("1m", "5m", "4h", "1d", "1w")] == [
         60, 300, 14_400, 86_400, 604_800,

@@ -60,6 +60,22 @@ def webhook(
     _run(lambda known, stop: resend_dead_letters(known, signals, stop), settings)
 
 
+@bot_app.command("freqtrade")
+def freqtrade() -> None:
+    """Serve rolling windows beside candles to freqtrade's external_message_consumer, until Ctrl-C."""
+    from worker.commands.bot_freqtrade import run_freqtrade
+
+    _run(run_freqtrade, _settings())
+
+
+@bot_app.command("hummingbot")
+def hummingbot() -> None:
+    """Publish probabilities for hummingbot's ai_livestream controller over MQTT, until Ctrl-C."""
+    from worker.commands.bot_hummingbot import run_hummingbot
+
+    _run(run_hummingbot, _settings())
+
+
 def _settings() -> Settings:
     from worker.telemetry.logs import configure_logging
 

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from schemas.aggregates import AggregateChange
 from worker.clients import Aggregates, Narrative, SignalStream
@@ -20,7 +21,7 @@ from worker.serve.guard import check_binding
 from worker.serve.hub import Hub
 from worker.serve.recent import RecentSignals
 from worker.serve.state import ServeState
-from worker.settings import ServeSettings, Settings
+from worker.settings import FreqtradeSettings, ServeSettings, Settings
 from worker.source.reaching import why_unreachable
 from worker.telemetry.health import HEALTH
 
@@ -47,35 +48,47 @@ async def run_serve(settings: Settings, stop: asyncio.Event) -> None:
         ConnectionFailedError: Kafka or Redis does not answer at the start.
     """
     check_binding(settings.serve)
-    with bound_socket(settings.serve) as listening, ExitStack() as stack:
+    with bound_socket(settings.serve) as listening:
         async with serving_state(settings) as state:
-            server = _Server(
-                uvicorn.Config(
-                    build_api(state, settings.serve),
-                    lifespan="off",
-                    log_config=None,
-                    log_level="warning",
-                    access_log=False,
-                    server_header=False,
-                    proxy_headers=False,
-                    ws="websockets-sansio",
-                    ws_max_size=4_096,  # readers have nothing to say
-                    timeout_graceful_shutdown=_STOP_SECONDS,
-                )
-            )
-            serving = asyncio.create_task(server.serve(sockets=[listening]))
-            stopping = asyncio.create_task(stop.wait())
-            stack.enter_context(HEALTH.part("serve"))(None)
             log.info("serve.ready", address=page_address(settings.serve, listening.getsockname()[1]))
-            try:
-                await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                state.hub.close()
-                server.should_exit = True
-                stopping.cancel()
-                await serving
-            if not stop.is_set():
-                raise KbertError("The HTTP server ended by itself; the log says why.")
+            with HEALTH.part("serve") as report:
+                report(None)
+                await serve_app(build_api(state, settings.serve), listening, stop, closing=state.hub.close)
+
+
+async def serve_app(
+    app: ASGIApp, listening: socket.socket, stop: asyncio.Event, *, closing: Callable[[], None]
+) -> None:
+    """An application on uvicorn until ``stop`` is set; ``closing`` ends its open streams.
+
+    Raises:
+        KbertError: the server ended by itself.
+    """
+    server = _Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="websockets-sansio",
+            ws_max_size=4_096,  # readers have nothing to say
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        closing()
+        server.should_exit = True
+        stopping.cancel()
+        await serving
+    if not stop.is_set():
+        raise KbertError("The HTTP server ended by itself; the log says why.")
 
 
 @asynccontextmanager
@@ -125,15 +138,17 @@ async def serving_state(settings: Settings) -> AsyncIterator[ServeState]:
 
 
 @contextlib.contextmanager
-def bound_socket(settings: ServeSettings) -> Iterator[socket.socket]:
+def bound_socket(
+    settings: ServeSettings | FreqtradeSettings, section: str = "serve"
+) -> Iterator[socket.socket]:
     """The listening socket; bound here so that a taken port is one sentence."""
     try:
         family = socket.getaddrinfo(settings.host, None, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((settings.host, settings.port), family=family, backlog=1_024)
     except OSError as error:
         raise ConfigurationError(
-            f"Nothing can listen at {settings.host}:{settings.port} ({error.strerror}): set serve.port "
-            "(KBERT_SERVE__PORT) or serve.host (KBERT_SERVE__HOST)."
+            f"Nothing can listen at {settings.host}:{settings.port} ({error.strerror}): "
+            f"set {section}.port or {section}.host."
         ) from error
     # asyncio sets this itself only where the socket names its protocol, which create_server leaves out:
     # headers and body then waited 40 ms for each other's acknowledgement. Connections inherit it.

@@ -73,18 +73,23 @@ class SeriesMemory:
         self._length = WINDOW_SECONDS[window]
         self._minutes: dict[int, Values] = {}
         self._hours: dict[int, Values] = {}
-        self._read_until = 0
-        self._hours_read = False
+        self._read: tuple[int, int] | None = None
+        """First and last minute that was asked for."""
+        self._hours_from: int | None = None
 
     def missing(self, first: int, last: int, now: float) -> list[Reading]:
         """What has to be read for the points from ``first`` to ``last``, both whole minutes."""
         readings = []
         reach = (int(now) - _MINUTES_KEPT + self._length + _MARGIN) // MINUTE * MINUTE
-        start = max(first, reach, self._read_until + MINUTE)
-        end = min(last, int(now) // MINUTE * MINUTE)
-        if start <= end:
-            readings.append(Reading(start - MINUTE, end, MINUTE))  # a series has two points at least
-        if not self._hours_read and self._length >= HOUR and first < min(reach, end):
+        start, end = max(first, reach), min(last, int(now) // MINUTE * MINUTE)
+        parts = [(start, end)]
+        if self._read is not None:
+            parts = [(start, min(end, self._read[0] - MINUTE)), (max(start, self._read[1] + MINUTE), end)]
+        for since, until in parts:
+            if since <= until:
+                readings.append(Reading(since - MINUTE, until, MINUTE))  # a series has two points at least
+        further = self._hours_from is None or first < self._hours_from
+        if further and self._length >= HOUR and first < min(reach, end):
             readings.append(Reading(first - HOUR, min(reach, end), HOUR))
         return readings
 
@@ -96,10 +101,12 @@ class SeriesMemory:
             point = int(time.timestamp())
             if point % reading.step == 0 and point <= reading.until:
                 kept.setdefault(point, row)
-        if reading.step == MINUTE:
-            self._read_until = max(self._read_until, reading.until)
+        if reading.step == HOUR:
+            self._hours_from = reading.since + HOUR
+        elif self._read is None:
+            self._read = reading.since + MINUTE, reading.until
         else:
-            self._hours_read = True
+            self._read = min(self._read[0], reading.since + MINUTE), max(self._read[1], reading.until)
 
     def forget_before(self, point: int) -> None:
         """Drop what no candle needs any more."""

@@ -1,0 +1,1 @@
+"""Bots whose packages need an environment of their own: `make test` runs these in it."""

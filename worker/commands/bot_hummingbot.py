@@ -1,0 +1,17 @@
+"""``kbert bot hummingbot``: aggregates to an MQTT broker."""
+
+import asyncio
+
+from worker.clients import Aggregates
+from worker.clients.bots.hummingbot import HummingbotPublisher
+from worker.clients.bots.markets import Markets
+from worker.coins import load_catalogue
+from worker.settings import Settings
+
+
+async def run_hummingbot(settings: Settings, stop: asyncio.Event) -> None:
+    """Publish until ``stop`` is set."""
+    markets = Markets(load_catalogue(settings.coins.user_file), settings.bot.markets_file)
+    redis = settings.redis
+    async with Aggregates(redis.url.get_secret_value(), redis.prefix, redis.cluster) as aggregates:
+        await HummingbotPublisher(aggregates, markets, settings.bot.hummingbot).run(stop)
