@@ -45,7 +45,7 @@ class Int8Linear:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, seen: Range, dtype: torch.dtype) -> None:
         self._round = _Rounder(seen, weight, dtype)
         scaled = weight * self._round.steps
-        self._product = _Product(scaled, bias, self._round.scale, _MIDDLE)
+        self._product = ByteProduct(scaled, bias, self._round.scale, _MIDDLE)
         self._product.move(scaled, self._round.moved)
         self._dtype = dtype
 
@@ -86,13 +86,13 @@ class Int8FeedForward:
         even, wide = order[:-wide_count], order[-wide_count:]
         self._round = _Rounder(seen, up_weight, dtype)
         scaled = up_weight * self._round.steps
-        self._up = _Product(scaled[even], up_bias[even], self._round.scale, _MIDDLE)
+        self._up = ByteProduct(scaled[even], up_bias[even], self._round.scale, _MIDDLE)
         self._up.move(scaled[even], self._round.moved)
         low = min(0.0, float(inner.low[even].min()))
         self._scale = max(_LEAST_RANGE, float(inner.high[even].max()) - low) / _LEVELS
         self._zero = round(-low / self._scale)
         self._activation = (ONEDNN_ACTIVATION[activation][0], ONEDNN_ACTIVATION[activation][1])
-        self._down = _Product(down_weight[:, even], torch.zeros_like(down_bias), self._scale, self._zero)
+        self._down = ByteProduct(down_weight[:, even], torch.zeros_like(down_bias), self._scale, self._zero)
         self._wide_up = make_linear(up_weight[wide].to(dtype), up_bias[wide].to(dtype), activation)
         self._wide_down = make_linear(down_weight[:, wide].to(dtype), down_bias.to(dtype), activation)
 
@@ -124,8 +124,15 @@ class _Rounder:
         return torch.addcmul(self._offset, x, self._factor).to_mkldnn(torch.uint8)
 
 
-class _Product:
-    """Bytes times int8 weights through the operators of torch's own compiler."""
+class ByteProduct:
+    """Bytes times int8 weights through the operators of torch's own compiler.
+
+    Args:
+        weight: ``[outputs, inputs]`` float32; rounded here, a scale for each output.
+        bias: ``[outputs]`` float32.
+        scale: What one step of a byte stands for.
+        zero: The byte that stands for 0.
+    """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, scale: float, zero: int) -> None:
         ops: Any = torch.ops.onednn
@@ -145,6 +152,7 @@ class _Product:
         self._bias += (self._rounded(weight) * self._scales[:, None]) @ moved
 
     def __call__(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return ``[rows, outputs]`` for bytes ``[rows, inputs]``."""
         y: torch.Tensor = self._linear(x, *self._operands(), self._bias, 1.0, 0, dtype, "none", [], "")
         return y
 
@@ -159,6 +167,7 @@ class _Product:
         return y
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The product and ``residual``."""
         y: torch.Tensor = self._linear_add(
             x,
             *self._operands(),
