@@ -260,12 +260,17 @@ def config() -> None:
 
 
 @bench_app.command("engine")
-def bench_engine(as_json: AsJson = False) -> None:
-    """The engine alone, beside plain transformers."""
+def bench_engine(
+    as_json: AsJson = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw throughput against batch tokens into this PNG.")
+    ] = None,
+) -> None:
+    """The engine alone, beside transformers, ONNX Runtime and OpenVINO."""
     from worker.benchmarks.engine import bench_engine as measure
 
     with _status() as tell:
-        result = measure(report=tell)
+        result = measure(report=tell, plot=plot)
     _print_result(result, as_json)
 
 

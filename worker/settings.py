@@ -213,7 +213,10 @@ class ModelSettings(_Section):
     revision: str | None = Field(default=None, description="Hub commit; pin it in production.")
     offline: bool = Field(default=False, description="Use the local Hub cache only.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8", "fp16"] = Field(
+        default="auto",
+        description="int8 on a CPU, fp16 on a GPU; auto: the fastest that keeps the answers on the samples.",
+    )
     threads: PositiveInt | None = Field(default=None, description="CPU threads; all cores where absent.")
 
 

@@ -1,33 +1,82 @@
 """`kbert bench engine` measures what it says."""
 
 import itertools
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tests.checkpoints import SMALL
 from worker.benchmarks import engine as bench
+from worker.benchmarks import exported_peers
 from worker.benchmarks.null_engine import NullEngine
+from worker.benchmarks.transformers_peer import TransformersPeer, padded
 from worker.inference.config import EncoderShape
 
+PLAIN = {
+    f"transformers {precision}, {order}, batch 32 padded"
+    for precision, order in itertools.product(("fp32", "bf16"), ("arrival order", "sorted in windows of 256"))
+}
+EXPORTED = {
+    f"{name}, sorted in windows of 256, batch 32 padded"
+    for name in ("ONNX Runtime fp32", "ONNX Runtime dynamic int8", "OpenVINO fp32", "OpenVINO bf16")
+}
 
-def test_report(monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "BERT_BASE", SMALL)
     monkeypatch.setattr(bench, "_PRODUCT", {"cpu": 64})
     monkeypatch.setattr(bench, "_bundled", lambda *_: None)
+
+
+@pytest.mark.usefixtures("small")
+def test_report(tmp_path: Path) -> None:
     told: list[str] = []
-    found = bench.bench_engine(messages=40, repeats=2, threads=1, precision="fp32", report=told.append)
-    assert found["precision"] == "float32"
-    assert set(found["peers"]) == {
-        f"transformers {precision}, {order}, batch 32 padded"
-        for precision, order in itertools.product(
-            ("fp32", "bf16"), ("arrival order", "sorted in windows of 256")
+    plot = tmp_path / "results" / "engine.png"
+    found = bench.bench_engine(messages=40, repeats=2, threads=1, plot=plot, report=told.append)
+    assert found["precision"] in found["ours_by_precision"]
+    assert set(found["matrix_gflops_by_precision"]) == set(found["ours_by_precision"])
+    assert found["matrix_gflops"] == found["matrix_gflops_by_precision"][found["precision"]] > 0
+    # Each peer ran, or it is said why not.
+    assert set(found["peers"]) | set(found["peers_absent"]) == PLAIN | EXPORTED
+    assert not set(found["peers"]) & set(found["peers_absent"])
+    for kind in (found, found["news"]):
+        assert kind["ours"] == max(kind["ours_by_precision"].values()) or kind is found["news"]
+        for name, rate in kind["peers"].items():
+            assert kind["ratios"][name] == pytest.approx(kind["ours"] / rate, rel=0.02)
+        assert kind["ours_tokens_per_s"] > kind["ours"] > 0
+    assert found["news"]["lengths"]["mean"] > 2 * found["lengths"]["mean"]
+    assert sum("ours" in line for line in told) == 2 * len(found["ours_by_precision"])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("small")
+def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exported_peers, "find_spec", lambda name: None if name == "openvino" else True)
+    absent = exported_peers.absent_peers()
+    assert set(absent) == {name for name in EXPORTED if "OpenVINO" in name}
+    assert set(absent.values()) == {"not installed: openvino; pip install 'kbert-stream[bench]'"}
+
+
+def test_exported_peers_compute_the_same() -> None:
+    """A peer that computed less, or something else, would be no peer."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    state = bench.random_state(SMALL)
+    texts = bench.chat_texts(5, SMALL.vocab_size)
+    peer = TransformersPeer(state, SMALL, torch.float32, torch.device("cpu"))
+    ids, mask = padded(texts)
+    with torch.inference_mode():
+        theirs = peer.module(ids, mask).numpy()
+    ours = bench.base_engine(state, SMALL, "fp32", torch.device("cpu"), 1).infer(texts)
+    np.testing.assert_allclose(np.concatenate(list(ours.values()), axis=1), theirs, atol=1e-4)
+    inputs = {"ids": ids.numpy(), "mask": mask.numpy()}
+    for name, session in exported_peers.sessions(peer, 1).items():
+        np.testing.assert_allclose(
+            session(inputs), theirs, atol=1e-4 if "fp32" in name else 0.2, err_msg=name
         )
-    }
-    for name, rate in found["peers"].items():
-        assert found["ratios"][name] == pytest.approx(found["ours"] / rate, rel=0.02)
-    assert found["ours_tokens_per_s"] > found["ours"] > 0
-    assert found["matrix_gflops"] > 0
-    assert sum("ours" in line for line in told) == 2
 
 
 def test_chat_lengths() -> None:

@@ -1,23 +1,33 @@
-"""``kbert bench engine``: the engine alone, beside plain transformers and the machine's matrix product."""
+"""``kbert bench engine``: the engine alone, beside its peers and the machine's matrix product."""
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from worker.benchmarks.exported_peers import Contestant, absent_peers, exported_peers
 from worker.benchmarks.machine import describe_machine
+from worker.benchmarks.plot import draw_throughput, import_matplotlib
 from worker.benchmarks.transformers_peer import TransformersPeer
 from worker.inference.architecture import expected_sizes
 from worker.inference.config import EncoderShape
-from worker.inference.devices import calm_openmp, choose_device, choose_dtype, choose_threads
+from worker.inference.devices import (
+    calm_openmp,
+    choose_device,
+    choose_dtype,
+    choose_threads,
+    multiplies_bf16,
+)
 from worker.inference.tokenising import EncodedText
 
 if TYPE_CHECKING:
     import torch
 
+    from worker.inference.kernels import Kernels
     from worker.inference.torch_engine import TorchEngine
 
 BERT_BASE: Final = EncoderShape(
@@ -29,11 +39,12 @@ BERT_BASE: Final = EncoderShape(
     positions=512,
     token_types=2,
 )
+_OBSERVED: Final = 64
 _SEED: Final = 20_250_101
 _PRODUCT: Final = {"cpu": 2048, "cuda": 8192}
+_BATCH_TOKENS: Final = (64, 128, 256, 512, 1024, 2048, 4096)
 
 Report = Callable[[str], None]
-Contestant = Callable[[Sequence[EncodedText]], None]
 
 
 def bench_engine(
@@ -45,84 +56,172 @@ def bench_engine(
     threads: int | None = None,
     max_batch_tokens: int | None = None,
     peers: bool = True,
+    plot: Path | None = None,
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """Measure the engine at BERT-base size with random weights, on random tokens of chat lengths.
+    """Measure the engine at BERT-base size with random weights, on random tokens of chat and news lengths.
 
-    Lengths are log-normal with a mean of about 23 tokens, 4 to 128. Tokenising is left out on all sides;
-    collating is in. Every repeat runs every contestant once, so that a busy neighbour slows all alike; the
-    figures are medians over the repeats.
+    Lengths are log-normal with a mean of about 23 tokens (chat, 4 to 128) or 60 (news, 8 to 256). Tokenising
+    is left out on all sides; collating is in. Every repeat runs every contestant once, so that a busy
+    neighbour slows all alike; the figures are medians over the repeats.
+
+    Random weights have no answers to keep: int8 takes part wherever the processor has it, and the tests
+    check its answers on the bundled model.
 
     Args:
-        messages: Texts a repeat.
+        messages: Chat texts a repeat; of news half as many.
         repeats: Interleaved repeats.
-        precision: Of our engine: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+        precision: Of our engine: ``fp32``, ``bf16``, ``int8``, ``fp16``, or ``auto``: the fastest here.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU cores for one product; None is all that the process may use.
         max_batch_tokens: Of our engine; None is its default.
         peers: Whether to run the peers, which take most of the time.
+        plot: Where to draw throughput against batch tokens (PNG).
         report: Called with a line for a person before each measurement.
 
     Returns:
-        ``ours`` messages/s; ``ours_tokens_per_s``; ``peers`` name → messages/s; ``ratios`` name → ours
-        over it; ``useful_gflops`` operations that real tokens need over our time; ``matrix_gflops`` of one
-        large product in our precision in the same run; ``machine``; ``precision``; ``lengths``;
-        ``bundled`` the bundled model's own rates, or None.
+        ``ours`` messages/s of chat; ``ours_tokens_per_s``; ``precision`` of ours; ``ours_by_precision``;
+        ``peers`` name → messages/s; ``peers_absent`` name → why; ``ratios`` name → ours over it; ``news`` the
+        same for news; ``useful_gflops`` operations that real tokens need over our time; ``matrix_gflops`` of
+        one large product in our precision in the same run; ``matrix_gflops_by_precision``; ``machine``;
+        ``lengths``; ``bundled`` the bundled model's own rates, or None; ``by_batch_tokens`` with ``plot``.
+
+    Raises:
+        ModuleNotFoundError: ``plot`` without matplotlib.
     """
     calm_openmp()
     import torch
 
+    if plot is not None:
+        import_matplotlib()
     where, cores = choose_device(device), choose_threads(threads)
-    dtype = choose_dtype(precision, where)
     torch.set_num_threads(cores)
     tell = report or (lambda _: None)
     machine = describe_machine(where, cores)
-    texts = chat_texts(messages, BERT_BASE.vocab_size)
-    tokens = sum(map(len, texts))
+    texts = {
+        "chat": chat_texts(messages, BERT_BASE.vocab_size),
+        "news": news_texts(max(1, messages // 2), BERT_BASE.vocab_size),
+    }
     tell("making weights of BERT-base size")
     state = random_state(BERT_BASE)
-    engine = base_engine(state, BERT_BASE, dtype, where, cores)
-    budget = max_batch_tokens or engine.default_batch_tokens
-    contestants: dict[str, Contestant] = {"ours": lambda part: run_in_arrival_order(engine, part, budget)}
-    if peers:
-        contestants |= _peers(state, where)
+    asked = precisions_of(where) if precision == "auto" else [precision]
+    engines = {name: base_engine(state, BERT_BASE, name, where, cores) for name in asked}
+    budgets = {name: max_batch_tokens or engine.default_batch_tokens for name, engine in engines.items()}
+    contestants: dict[str, Contestant] = {
+        f"ours {name}": partial(_run_engine, engine, budgets[name]) for name, engine in engines.items()
+    }
     bundled = _bundled(precision, device, threads)
     if bundled is not None:
         contestants["bundled"] = bundled[1]
+    absent: dict[str, str] = {}
+    if peers:
+        tell("making the peers")
+        contestants |= _peers(state, where)
+        if where.type == "cpu":
+            exact = TransformersPeer(state, BERT_BASE, torch.float32, where)
+            contestants |= exported_peers(exact, cores)
+            absent = absent_peers()
     for run in contestants.values():
-        run(texts[:32])
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    products: list[float] = []
+        run(texts["chat"][:32])
+    seconds: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in contestants} for kind in texts}
+    products: dict[str, list[float]] = {name: [] for name in asked}
     for repeat in range(repeats):
         for name, run in contestants.items():
             tell(f"repeat {repeat + 1} of {repeats}: {name}")
-            seconds[name].append(_seconds(partial(run, texts)))
-        products.append(_matrix_gflops(dtype, where))
-    rates = {name: messages / statistics.median(taken) for name, taken in seconds.items()}
-    ours = rates.pop("ours")
-    own = rates.pop("bundled", None)
-    operations = useful_operations(BERT_BASE, [len(text) for text in texts])
+            for kind, batch in texts.items():
+                seconds[kind][name].append(_seconds(partial(run, batch)))
+        for name in asked:
+            products[name].append(_matrix_gflops(name, where))
+    rates = {
+        kind: {name: len(texts[kind]) / statistics.median(taken) for name, taken in found.items()}
+        for kind, found in seconds.items()
+    }
+    best = max(asked, key=lambda name: rates["chat"][f"ours {name}"])
+    matrix = {name: round(statistics.median(found), 1) for name, found in products.items()}
+    result = _summary(rates["chat"], texts["chat"], best, asked) | {
+        "news": _summary(rates["news"], texts["news"], best, asked),
+        "peers_absent": absent,
+        "matrix_gflops": matrix[best],
+        "matrix_gflops_by_precision": matrix,
+        "precision": best,
+        "max_batch_tokens": budgets[best],
+        "machine": machine,
+        "repeats": repeats,
+        "bundled": None
+        if bundled is None
+        else {"name": bundled[0], "messages_per_s": round(rates["chat"]["bundled"], 1)},
+    }
+    if plot is not None:
+        tell("throughput against batch tokens")
+        curves = {
+            name: throughput_by_batch(engine, texts["chat"], repeats) for name, engine in engines.items()
+        }
+        result["by_batch_tokens"] = {
+            name: {str(tokens): rate for tokens, rate in curve.items()} for name, curve in curves.items()
+        }
+        draw_throughput(plot, curves, machine)
+    return result
+
+
+def _summary(
+    rates: Mapping[str, float], texts: Sequence[EncodedText], best: str, asked: Sequence[str]
+) -> dict[str, Any]:
+    lengths = [len(text) for text in texts]
+    mean = sum(lengths) / len(lengths)
+    ours = rates[f"ours {best}"]
+    others = {
+        name: rate for name, rate in rates.items() if name != "bundled" and not name.startswith("ours ")
+    }
     return {
         "ours": round(ours, 2),
-        "ours_tokens_per_s": round(ours * tokens / messages, 1),
-        "peers": {name: round(rate, 2) for name, rate in rates.items()},
-        "ratios": {name: round(ours / rate, 2) for name, rate in rates.items()},
-        "useful_gflops": round(operations * ours / messages / 1e9, 1),
-        "matrix_gflops": round(statistics.median(products), 1),
-        "precision": str(dtype).removeprefix("torch."),
-        "max_batch_tokens": budget,
-        "machine": machine,
-        "lengths": {"messages": messages, "mean": round(tokens / messages, 1), "repeats": repeats},
-        "bundled": None
-        if bundled is None or own is None
-        else {"name": bundled[0], "messages_per_s": round(own, 1)},
+        "ours_tokens_per_s": round(ours * mean, 1),
+        "ours_by_precision": {name: round(rates[f"ours {name}"], 2) for name in asked},
+        "peers": {name: round(rate, 2) for name, rate in others.items()},
+        "ratios": {name: round(ours / rate, 2) for name, rate in others.items()},
+        "useful_gflops": round(useful_operations(BERT_BASE, lengths) * ours / len(lengths) / 1e9, 1),
+        "lengths": {"messages": len(lengths), "mean": round(mean, 1)},
     }
+
+
+def _run_engine(engine: "TorchEngine", budget: int, texts: Sequence[EncodedText]) -> None:
+    run_in_arrival_order(engine, texts, budget)
+
+
+def precisions_of(device: "torch.device") -> list[str]:
+    """What is worth measuring on this device."""
+    from worker.inference.int8 import int8_runs
+
+    if device.type == "cuda":
+        return ["bf16"] if choose_dtype("auto", device).itemsize == 2 else ["fp32"]
+    found = ["bf16"] if multiplies_bf16() else ["fp32"]
+    return [*found, "int8"] if int8_runs() else found
+
+
+def throughput_by_batch(
+    engine: "TorchEngine", texts: Sequence[EncodedText], repeats: int
+) -> dict[int, float]:
+    """Tokens of one batch → useful tokens/s, medians over interleaved repeats."""
+    tokens = sum(map(len, texts))
+    seconds: dict[int, list[float]] = {budget: [] for budget in _BATCH_TOKENS if budget <= tokens}
+    for _ in range(repeats):
+        for budget, taken in seconds.items():
+            taken.append(_seconds(partial(run_in_arrival_order, engine, texts, budget)))
+    return {budget: round(tokens / statistics.median(taken), 1) for budget, taken in seconds.items()}
 
 
 def chat_texts(count: int, vocab_size: int) -> list[EncodedText]:
     """Random tokens of chat lengths, the same each time."""
+    return _texts(count, vocab_size, mean=23.5, shortest=4, longest=128)
+
+
+def news_texts(count: int, vocab_size: int) -> list[EncodedText]:
+    """Random tokens of the lengths of news headlines with a lead, the same each time."""
+    return _texts(count, vocab_size, mean=60.0, shortest=8, longest=256)
+
+
+def _texts(count: int, vocab_size: int, *, mean: float, shortest: int, longest: int) -> list[EncodedText]:
     drawn = np.random.default_rng(_SEED)
-    lengths = np.clip(drawn.lognormal(np.log(23.5) - 0.18, 0.6, count).round(), 4, 128).astype(int)
+    lengths = np.clip(drawn.lognormal(np.log(mean) - 0.18, 0.6, count).round(), shortest, longest).astype(int)
     return [
         EncodedText(drawn.integers(5, vocab_size, length).astype(np.int32), False)
         for length in lengths.tolist()
@@ -187,16 +286,30 @@ def _bundled(precision: str, device: str, threads: int | None) -> tuple[str, Con
 def base_engine(
     state: "dict[str, torch.Tensor]",
     shape: EncoderShape,
-    dtype: "torch.dtype",
+    precision: str,
     device: "torch.device",
     threads: int,
 ) -> "TorchEngine":
     """Our engine with the crypto heads on the first token, as the published checkpoints have them."""
+    from worker.inference.precision import engine_of
     from worker.inference.torch_engine import TorchEngine
 
-    return TorchEngine(
-        state, shape, head_set="crypto", pooling="cls", dtype=dtype, device=device, threads=threads
-    )
+    def make(dtype: "torch.dtype", kernels: "Kernels | None") -> TorchEngine:
+        return TorchEngine(
+            state,
+            shape,
+            head_set="crypto",
+            pooling="cls",
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            kernels=kernels,
+        )
+
+    def samples() -> list[EncodedText]:
+        return chat_texts(_OBSERVED, shape.vocab_size)
+
+    return engine_of(precision, make, samples, state, shape, device=device, threads=threads)
 
 
 def random_state(shape: EncoderShape) -> "dict[str, torch.Tensor]":
@@ -214,30 +327,45 @@ def random_state(shape: EncoderShape) -> "dict[str, torch.Tensor]":
     return state
 
 
-def _matrix_gflops(dtype: "torch.dtype", device: "torch.device") -> float:
+def _matrix_gflops(precision: str, device: "torch.device") -> float:
     """The faster of torch's product and the engine's own kernel, on one large square product."""
     import torch
 
-    from worker.inference.linears import make_linear
-
     size = _PRODUCT[device.type]
-    left = torch.randn(size, size, device=device).to(dtype)
-    right = torch.randn(size, size, device=device).to(dtype)
-    linear = make_linear(right, torch.zeros(size, device=device, dtype=dtype), "gelu")
-
-    def settled(product: Callable[[], torch.Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            product()[0, 0].item()
-
-        return run
-
+    right = torch.randn(size, size, device=device)
     best = 0.0
     with torch.inference_mode():
-        for run in (settled(lambda: left @ right.T), settled(lambda: linear(left))):
-            run()
-            taken = statistics.median(_seconds(run) for _ in range(5))
+        for product in _products(precision, device, right):
+            settled = partial(_settled, product)
+            settled()
+            taken = statistics.median(_seconds(settled) for _ in range(5))
             best = max(best, 2 * size**3 / taken / 1e9)
     return best
+
+
+def _products(
+    precision: str, device: "torch.device", right: "torch.Tensor"
+) -> "list[Callable[[], torch.Tensor]]":
+    import torch
+
+    from worker.inference.int8 import ByteProduct
+    from worker.inference.linears import make_linear
+
+    bias = torch.zeros(len(right), device=device)
+    dtype = choose_dtype(precision, device)
+    if precision == "int8":
+        bytes_left = torch.randint(0, 256, right.shape, dtype=torch.uint8)
+        product = ByteProduct(right, bias, scale=0.02, zero=128)
+        return [lambda: product(bytes_left, dtype)]
+    left = torch.randn_like(right).to(dtype)
+    linear = make_linear(right.to(dtype), bias.to(dtype), "gelu")
+    plain = right.to(dtype).T
+    return [lambda: left @ plain, lambda: linear(left)]
+
+
+def _settled(product: "Callable[[], torch.Tensor]") -> None:
+    """On a GPU the product is only queued until something reads it."""
+    product()[0, 0].item()
 
 
 def _seconds(run: Callable[[], None]) -> float:

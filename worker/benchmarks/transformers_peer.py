@@ -1,6 +1,6 @@
 """The plain pipeline that most people would write: transformers, padded batches of 32."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from worker.inference.architecture import HEADS
@@ -15,7 +15,7 @@ WINDOW = 256
 
 
 class TransformersPeer:
-    """``BertModel`` and four linear heads; weights and products in ``dtype``."""
+    """``BertModel`` and the four heads; weights and products in ``dtype``."""
 
     def __init__(
         self,
@@ -40,32 +40,48 @@ class TransformersPeer:
         encoder.load_state_dict(
             {name.removeprefix("bert."): t for name, t in state.items() if name.startswith("bert.")}
         )
-        self._encoder = encoder.to(device, dtype).eval()
-        self._heads = [
-            (state[f"{head}.weight"].to(device, dtype), state[f"{head}.bias"].to(device, dtype))
-            for head in HEADS["crypto"]
-        ]
-        self._linear = torch.nn.functional.linear
+        heads = torch.nn.Linear(shape.hidden_size, sum(HEADS["crypto"].values()))
+        heads.load_state_dict(
+            {
+                kind: torch.cat([state[f"{head}.{kind}"] for head in HEADS["crypto"]])
+                for kind in ("weight", "bias")
+            }
+        )
+
+        class Model(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.encoder, self.heads = encoder, heads
+
+            def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+                hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
+                computed: torch.Tensor = self.heads(hidden)
+                return computed
+
+        self.module: torch.nn.Module = Model().to(device, dtype).eval()
 
     def classify(self, texts: Sequence[EncodedText], *, in_order: bool) -> None:
         """Compute all heads of all texts, in arrival order or sorted by length within windows of 256."""
         import torch
 
-        ordered = list(texts)
-        if not in_order:
-            windows = (ordered[start : start + WINDOW] for start in range(0, len(ordered), WINDOW))
-            ordered = [text for window in windows for text in sorted(window, key=len)]
         with torch.inference_mode():
-            for start in range(0, len(ordered), BATCH):
-                ids, mask = _padded(ordered[start : start + BATCH])
-                hidden = self._encoder(
-                    input_ids=ids.to(self._device), attention_mask=mask.to(self._device)
-                ).last_hidden_state[:, 0]
-                for weight, bias in self._heads:
-                    self._linear(hidden, weight, bias).cpu()
+            for batch in batches(texts, in_order=in_order):
+                ids, mask = padded(batch)
+                self.module(ids.to(self._device), mask.to(self._device)).cpu()
 
 
-def _padded(batch: Sequence[EncodedText]) -> "tuple[torch.Tensor, torch.Tensor]":
+def batches(texts: Sequence[EncodedText], *, in_order: bool) -> Iterator[Sequence[EncodedText]]:
+    """Batches of 32 in arrival order, or sorted by length within windows of 256."""
+    ordered = list(texts)
+    if not in_order:
+        windows = (ordered[start : start + WINDOW] for start in range(0, len(ordered), WINDOW))
+        ordered = [text for window in windows for text in sorted(window, key=len)]
+    for start in range(0, len(ordered), BATCH):
+        yield ordered[start : start + BATCH]
+
+
+def padded(batch: Sequence[EncodedText]) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Ids and mask ``[texts, longest]``, int64."""
     import torch
 
     ids = torch.zeros(len(batch), max(map(len, batch)), dtype=torch.long)

@@ -10,7 +10,7 @@ from worker.inference.errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "int8", "fp16"]
 
 _AMPERE: Final = (8, 0)
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
@@ -56,8 +56,10 @@ def choose_device(asked: str) -> "torch.device":
 def choose_dtype(asked: str, device: "torch.device") -> "torch.dtype":
     """``auto`` is bf16 where the hardware multiplies in it (fp16 on CUDA before Ampere), else fp32.
 
+    int8 is a precision of linear layers on a CPU; all else is then computed in that of ``auto``.
+
     Raises:
-        DeviceError: The name is unknown, or fp16 is asked of a CPU.
+        DeviceError: The name is unknown, fp16 is asked of a CPU, or int8 of CUDA.
     """
     import torch
 
@@ -69,7 +71,9 @@ def choose_dtype(asked: str, device: "torch.device") -> "torch.dtype":
         raise DeviceError(
             "Setting `model.precision`: fp16 is slow and coarse on a CPU; use auto, bf16 or fp32."
         )
-    if asked == "auto":
+    if asked == "int8" and device.type != "cpu":
+        raise DeviceError("Setting `model.precision`: int8 runs on a CPU only; use auto, bf16, fp16 or fp32.")
+    if asked in ("auto", "int8"):
         asked = _best_on_cuda(device) if device.type == "cuda" else _best_on_cpu()
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[asked]
 
@@ -96,11 +100,15 @@ def _best_on_cuda(device: "torch.device") -> Precision:
 
 
 def _best_on_cpu() -> Precision:
-    """bf16 pays where there are instructions for it; elsewhere it is emulated and slower than fp32."""
+    return "bf16" if multiplies_bf16() else "fp32"
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for it; elsewhere it is emulated and slower than fp32."""
     import torch
 
     found = torch.cpu.get_capabilities()
-    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def _quota(file: Path) -> int | None:

@@ -8,7 +8,8 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from worker.inference.attention import Attention
 from worker.inference.config import EncoderShape
-from worker.inference.linears import Linear, make_linear
+from worker.inference.kernels import Kernels, Parameters
+from worker.inference.linears import Projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +24,19 @@ class _Norm:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    queries: Linear | None
+    queries: Projection | None
     """Only where queries are asked apart from keys and values: see ``Encoder.first_rows``."""
-    keys_values: Linear
+    keys_values: Projection
     """Queries too, side by side before the keys, unless they stand apart."""
-    attended: Linear
+    attended: Projection
     attention_norm: _Norm
-    up: Linear
-    down: Linear
+    feed_forward: Callable[[torch.Tensor], torch.Tensor]
     output_norm: _Norm
 
     def finish(self, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """What follows attention: projection, residual and feed-forward, token by token."""
         x = self.attention_norm(self.attended.plus(attended, x))
-        return self.output_norm(self.down.plus(self.up.activated(x), x))
+        return self.output_norm(self.feed_forward(x))
 
 
 class Encoder:
@@ -48,6 +48,7 @@ class Encoder:
     Args:
         state: float32 parameters under the names of ``BertModel`` with ``bert.`` in front.
         shape: Their sizes.
+        kernels: Of the linear layers; they take and give ``dtype``.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: Where to compute.
         first_rows_only: Leave out of the last layer what only other tokens than the first need: with
@@ -58,6 +59,7 @@ class Encoder:
         self,
         state: Mapping[str, torch.Tensor],
         shape: EncoderShape,
+        kernels: Kernels,
         *,
         dtype: torch.dtype,
         device: torch.device,
@@ -66,11 +68,8 @@ class Encoder:
         self._dtype = dtype
         self._first_rows_only = first_rows_only
 
-        def place(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.to(device, dtype)
-
         embeddings = "bert.embeddings"
-        self._words = place(state[f"{embeddings}.word_embeddings.weight"])
+        self._words = state[f"{embeddings}.word_embeddings.weight"].to(device, dtype)
         positions = state[f"{embeddings}.position_embeddings.weight"]
         # One text a sequence: every token is of type 0.
         self._positions = (positions + state[f"{embeddings}.token_type_embeddings.weight"][0]).to(device)
@@ -82,7 +81,7 @@ class Encoder:
                 state,
                 f"bert.encoder.layer.{index}",
                 shape,
-                place,
+                kernels,
                 norm_dtype=norm_dtype,
                 device=device,
                 queries_apart=first_rows_only and index == shape.layers - 1,
@@ -121,34 +120,32 @@ def _layer(
     state: Mapping[str, torch.Tensor],
     name: str,
     shape: EncoderShape,
-    place: Callable[[torch.Tensor], torch.Tensor],
+    kernels: Kernels,
     *,
     norm_dtype: torch.dtype,
     device: torch.device,
     queries_apart: bool,
 ) -> _Layer:
-    def linear(weight: torch.Tensor, bias: torch.Tensor) -> Linear:
-        return make_linear(place(weight), place(bias), shape.activation)
+    def stored(part: str) -> Parameters:
+        return state[f"{name}.{part}.weight"], state[f"{name}.{part}.bias"]
 
-    def stored(part: str) -> Linear:
-        return linear(state[f"{name}.{part}.weight"], state[f"{name}.{part}.bias"])
-
-    def side_by_side(*parts: str) -> Linear:
+    def side_by_side(*parts: str) -> Projection:
         # Scores are divided by sqrt(width); for widths 16, 64, 256 the factor is a power of two: exact.
         scale = {"query": (shape.hidden_size // shape.heads) ** -0.5}
         weights = [state[f"{name}.attention.self.{part}.weight"] * scale.get(part, 1.0) for part in parts]
         biases = [state[f"{name}.attention.self.{part}.bias"] * scale.get(part, 1.0) for part in parts]
-        return linear(torch.cat(weights), torch.cat(biases))
+        return kernels.projection(f"{name}.{'+'.join(parts)}", (torch.cat(weights), torch.cat(biases)))
 
     return _Layer(
         queries=side_by_side("query") if queries_apart else None,
         keys_values=side_by_side("key", "value") if queries_apart else side_by_side("query", "key", "value"),
-        attended=stored("attention.output.dense"),
+        attended=kernels.projection(f"{name}.attended", stored("attention.output.dense")),
         attention_norm=_norm(
             state, f"{name}.attention.output.LayerNorm", shape.layer_norm_eps, norm_dtype, device
         ),
-        up=stored("intermediate.dense"),
-        down=stored("output.dense"),
+        feed_forward=kernels.feed_forward(
+            f"{name}.feed_forward", stored("intermediate.dense"), stored("output.dense")
+        ),
         output_norm=_norm(state, f"{name}.output.LayerNorm", shape.layer_norm_eps, norm_dtype, device),
     )
 

@@ -15,6 +15,9 @@ from worker.inference.heads import decode_crypto, decode_traffic
 from worker.inference.tokenising import EncodedText, Tokeniser, load_tokeniser
 
 if TYPE_CHECKING:
+    import torch
+
+    from worker.inference.kernels import Kernels
     from worker.inference.torch_engine import TorchEngine
 
 BUNDLED: Final = Path(__file__).parent.parent / "bundled"
@@ -81,7 +84,8 @@ def load_model(
         ref: Directory, weight file or Hub id; None is the bundled model of ``head_set``.
         head_set: The heads that are needed; None takes what the checkpoint has.
         revision: Hub branch, tag or commit.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16`` (CUDA).
+        precision: ``fp32``, ``bf16``, ``int8`` (CPU), ``fp16`` (CUDA), or ``auto``: the fastest that keeps
+            the answers, see :mod:`worker.inference.precision`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Cores for one product, on a CPU; None is all that the process may use.
         offline: Reach for the Hub's cache only.
@@ -95,30 +99,47 @@ def load_model(
         ref = str(BUNDLED / (head_set or "crypto"))
     files = resolve(ref, revision=revision, offline=offline)
     cores, where = choose_threads(threads), choose_device(device)
-    dtype = choose_dtype(precision, where)
+    choose_dtype(precision, where)  # an unknown one is named before gigabytes are read
     checkpoint = load_checkpoint(files)
     if head_set not in (None, checkpoint.head_set):
         raise CheckpointError(
             f"Setting `model.ref`: {ref} has the heads of {checkpoint.head_set}, and the {head_set} pipeline "
             "needs its own; choose another checkpoint."
         )
-    from worker.inference.torch_engine import TorchEngine
-
+    tokeniser = _tokeniser(checkpoint)
     return Model(
         info=checkpoint.info,
         head_set=checkpoint.head_set,
-        tokeniser=_tokeniser(checkpoint),
-        engine=TorchEngine(
+        tokeniser=tokeniser,
+        engine=_engine(checkpoint, tokeniser, precision, where, cores),
+        max_length=checkpoint.max_length,
+        kbert=checkpoint.kbert,
+    )
+
+
+def _engine(
+    checkpoint: Checkpoint, tokeniser: Tokeniser, precision: str, device: "torch.device", threads: int
+) -> "TorchEngine":
+    from worker.inference.precision import engine_of, sample_texts
+    from worker.inference.torch_engine import TorchEngine
+
+    def make(dtype: "torch.dtype", kernels: "Kernels | None") -> TorchEngine:
+        return TorchEngine(
             checkpoint.state,
             checkpoint.shape,
             head_set=checkpoint.head_set,
             pooling=checkpoint.kbert.pooling,
             dtype=dtype,
-            device=where,
-            threads=cores,
-        ),
-        max_length=checkpoint.max_length,
-        kbert=checkpoint.kbert,
+            device=device,
+            threads=threads,
+            kernels=kernels,
+        )
+
+    def samples() -> list[EncodedText]:
+        return tokeniser.encode(sample_texts(checkpoint.head_set, tokeniser.separator))
+
+    return engine_of(
+        precision, make, samples, checkpoint.state, checkpoint.shape, device=device, threads=threads
     )
 
 

@@ -16,6 +16,7 @@ from worker.inference.config import EncoderShape, HeadSet, Pooling
 from worker.inference.encoder import Encoder
 from worker.inference.engine import Filler, HeadOutputs
 from worker.inference.errors import EngineOutOfMemory
+from worker.inference.kernels import FloatKernels, Kernels
 from worker.inference.packing import Packing, pack, split
 from worker.inference.tokenising import EncodedText
 
@@ -69,6 +70,7 @@ class TorchEngine:
         dtype: Precision of the encoder; pooling and heads are float32.
         device: Where to compute.
         threads: Cores for one product, on a CPU.
+        kernels: Of the encoder's linear layers; None computes them in ``dtype``.
     """
 
     def __init__(
@@ -81,13 +83,17 @@ class TorchEngine:
         dtype: torch.dtype,
         device: torch.device,
         threads: int,
+        kernels: Kernels | None = None,
     ) -> None:
         self._heads = shape.heads
         self._mean = pooling == "mean"
         self._dtype, self._device, self._threads = dtype, device, threads
         self._bound_to: int | None = None
         with torch.inference_mode(), _memory_errors():
-            self._encoder = Encoder(state, shape, dtype=dtype, device=device, first_rows_only=not self._mean)
+            kernels = kernels or FloatKernels(shape.activation, dtype, device)
+            self._encoder = Encoder(
+                state, shape, kernels, dtype=dtype, device=device, first_rows_only=not self._mean
+            )
             self._pooler = None
             if head_set == "traffic":
                 dense = "bert.pooler.dense"
@@ -98,7 +104,8 @@ class TorchEngine:
         self._columns = _columns(names)
         self._part_tokens = _part_tokens(shape, dtype, device, threads)
         self.default_batch_tokens = _CUDA_BATCH_TOKENS
-        self.description = f"torch {torch.__version__} on {device} in {str(dtype).removeprefix('torch.')}"
+        self.precision = kernels.precision
+        self.description = f"torch {torch.__version__} on {device} in {self.precision}"
         if device.type == "cpu":
             least, most = _CPU_BATCH_TOKENS
             self.default_batch_tokens = min(most, max(least, 512 * threads))

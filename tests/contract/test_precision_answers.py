@@ -1,0 +1,169 @@
+"""Reduced precision keeps the bundled model's answers over Korean text, and `auto` takes no other."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.checkpoints import SMALL, random_state
+from worker.inference import precision
+from worker.inference.config import EncoderShape
+from worker.inference.engine import HeadOutputs
+from worker.inference.errors import DeviceError
+from worker.inference.int8 import int8_runs
+from worker.inference.kernels import Kernels
+from worker.inference.load import load_model
+from worker.inference.precision import MOST_CHANGE, SAME_LABELS, compare, engine_of, sample_texts
+from worker.inference.tokenising import EncodedText
+from worker.inference.torch_engine import TorchEngine
+from worker.training.datasets import PACKAGED, load_all
+
+CPU = torch.device("cpu")
+SHAPE = replace(SMALL, hidden_size=64, heads=4, intermediate_size=256, layers=2)
+needs_int8 = pytest.mark.skipif(not int8_runs(), reason="this CPU multiplies no bytes")
+needs_bf16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="bf16 on this CPU is emulated"
+)
+Outputs = Callable[[str], HeadOutputs]
+
+
+@pytest.fixture(scope="module")
+def outputs() -> Outputs:
+    """Of the bundled crypto model over every sixth packaged text, 727 of them, and all sample messages."""
+    texts = [row.text for row in load_all([PACKAGED])][::6] + sample_texts("crypto", "[SEP]")
+
+    def of(asked: str) -> HeadOutputs:
+        model = load_model(precision=asked, threads=1)
+        return model.engine.infer(model.tokeniser.encode(texts))
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def exact(outputs: Outputs) -> HeadOutputs:
+    return outputs("fp32")
+
+
+@pytest.mark.parametrize(
+    "asked", [pytest.param("bf16", marks=needs_bf16), pytest.param("int8", marks=needs_int8)]
+)
+def test_the_bundled_model_keeps_its_answers(asked: str, exact: HeadOutputs, outputs: Outputs) -> None:
+    found = compare(exact, outputs(asked))
+    assert found.same_labels >= SAME_LABELS, found
+    assert found.change < MOST_CHANGE, found
+    assert found.change > 0, "it was computed in fp32"
+
+
+def texts_of(lengths: list[int], shape: EncoderShape = SHAPE) -> list[EncodedText]:
+    drawn = np.random.default_rng(7)
+    return [
+        EncodedText(drawn.integers(0, shape.vocab_size, length).astype(np.int32), False) for length in lengths
+    ]
+
+
+def toy(asked: str, state: dict[str, torch.Tensor], shape: EncoderShape = SHAPE) -> TorchEngine:
+    def make(dtype: torch.dtype, kernels: Kernels | None) -> TorchEngine:
+        return TorchEngine(
+            state,
+            shape,
+            head_set="crypto",
+            pooling="cls",
+            dtype=dtype,
+            device=CPU,
+            threads=1,
+            kernels=kernels,
+        )
+
+    samples = texts_of([5, 9, 30, 3] * 40, shape)
+    return engine_of(asked, make, lambda: samples, state, shape, device=CPU, threads=1)
+
+
+@needs_int8
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu"])
+def test_int8_is_near_fp32_with_every_activation(activation: str) -> None:
+    shape = replace(SHAPE, activation=activation)  # type: ignore[arg-type]
+    state = random_state(shape, std=0.1)
+    texts = texts_of([1, 2, 17, 40, 64] * 8)
+    left, right = toy("fp32", state, shape).infer(texts), toy("int8", state, shape).infer(texts)
+    for name, values in left.items():
+        spread = values.std()
+        assert np.abs(values - right[name]).mean() < 0.1 * spread, name
+
+
+@needs_int8
+def test_an_answer_in_int8_does_not_depend_on_who_shares_the_batch() -> None:
+    engine = toy("int8", random_state(SHAPE, std=0.1))
+    texts = texts_of([1, 3, 9, 33, 64, 12])
+    together = engine.infer(texts)
+    for number, text in enumerate(texts):
+        for name, values in engine.infer([text]).items():
+            # A product that rounds the other way in bf16 moves a byte by one step.
+            np.testing.assert_allclose(values[0], together[name][number], atol=0.1, err_msg=name)
+
+
+class TestAuto:
+    @pytest.fixture
+    def state(self) -> dict[str, torch.Tensor]:
+        return random_state(SHAPE, std=0.02)
+
+    @pytest.mark.parametrize(
+        ("speeds", "chosen"),
+        [
+            ({"fp32": 100.0}, "float32"),
+            ({"fp32": 100.0, "bf16": 105.0}, "float32"),
+            ({"fp32": 100.0, "bf16": 200.0}, "bfloat16"),
+            ({"fp32": 100.0, "bf16": 200.0, "int8": 210.0}, "bfloat16"),
+            ({"fp32": 100.0, "bf16": 90.0, "int8": 105.0}, "float32"),
+        ],
+    )
+    def test_takes_the_fastest_by_a_margin(
+        self,
+        speeds: dict[str, float],
+        chosen: str,
+        state: dict[str, torch.Tensor],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(precision, "layer_speeds", lambda *_: speeds)
+        assert toy("auto", state).precision == chosen
+
+    @needs_int8
+    @pytest.mark.parametrize(("needed", "chosen"), [(0.0, "int8"), (1.01, "float32")])
+    def test_takes_int8_only_where_the_answers_hold(
+        self, needed: float, chosen: str, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(precision, "layer_speeds", lambda *_: {"fp32": 100.0, "int8": 300.0})
+        monkeypatch.setattr(precision, "SAME_LABELS", needed)
+        engine = toy("auto", state)
+        assert engine.precision == chosen
+        assert "tokens/s of one layer: fp32 100, int8 300; int8 keeps" in engine.description
+
+    def test_times_every_precision_that_the_processor_has(self, state: dict[str, torch.Tensor]) -> None:
+        speeds = precision.layer_speeds(state, SHAPE, 1)
+        assert min(speeds.values()) > 0
+        assert ("int8" in speeds) == int8_runs()
+        assert "fp32" in speeds
+
+
+def test_int8_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "int8_runs", lambda: False)
+    with pytest.raises(DeviceError, match=r"Setting `model.precision`: int8 needs an x86 CPU with VNNI"):
+        toy("int8", random_state(SHAPE))
+
+
+def test_agreement_by_hand() -> None:
+    left = {"logits_senti": np.array([[0.0, 1.0], [1.0, 0.0]]), "pred_reg": np.array([[0.2], [2.0]])}
+    right = {"logits_senti": np.array([[0.0, 1.0], [0.0, 1.0]]), "pred_reg": np.array([[0.4], [1.0]])}
+    found = compare(left, right)
+    assert found.same_labels == 0.5
+    share = 1 / (1 + np.exp(-1.0))
+    assert found.change == pytest.approx((2 * (2 * share - 1) + 0.2) / 6)
+    assert not found.holds
+
+
+def test_samples_of_both_pipelines() -> None:
+    assert len(sample_texts("crypto", "[SEP]")) > 300
+    articles = sample_texts("traffic", "[SEP]")
+    assert len(articles) > 50
+    assert all(" [SEP] " in article for article in articles)
