@@ -17,6 +17,7 @@ from worker.commands.common import settings_in_force as _settings
 from worker.commands.export import export_app
 from worker.commands.models import evaluate_app, train_app
 from worker.commands.narrative import narrative_app
+from worker.commands.plot import plot_app
 from worker.commands.replay import replay
 from worker.errors import KbertError
 from worker.settings import PIPELINES, load_settings
@@ -40,6 +41,7 @@ app.add_typer(dead_letter_app, name="dead-letter")
 app.add_typer(narrative_app, name="narrative")
 app.add_typer(export_app, name="export")
 app.command()(replay)
+app.add_typer(plot_app, name="plot")
 
 
 _EXTRA_OF = {
@@ -50,7 +52,7 @@ _EXTRA_OF = {
     "tokenizers": "model",
     "numpy": "model",
     "sklearn": "train",
-    "matplotlib": "train",
+    "matplotlib": "history",
     "statsmodels": "narrative",
     "pandas": "narrative",
     "pyarrow": "history",
