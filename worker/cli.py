@@ -271,6 +271,22 @@ def bench_aggregates(as_json: AsJson = False) -> None:
     _print_result(result, as_json)
 
 
+@bench_app.command("serve")
+def bench_serve(
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 500.0,
+    seconds: Annotated[float, typer.Option(min=1)] = 8.0,
+    coins: Annotated[int, typer.Option(min=1, help="Coins with signals.")] = 14,
+    as_json: AsJson = False,
+) -> None:
+    """The HTTP API on one core, at a fixed rate of requests."""
+    from worker.benchmarks.serve import bench_serve as measure
+
+    _settings(quiet=True)
+    with _status() as tell:
+        result = asyncio.run(measure(tell, rate=rate, seconds=seconds, coins=coins))
+    _print_result(result, as_json)
+
+
 Reasons = Annotated[
     list[str] | None, typer.Option("--reason", help="Only these; see schemas/dead_letters.py.")
 ]
