@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from worker.aggregates.store import RedisStore
-from worker.app import run_services, stop_on_signals, stopped_within
+from worker.app import run_services, stop_on_signals
 from worker.charts.figure import check_drawing
 from worker.commands.demo import _servers
 from worker.errors import KbertError
@@ -25,6 +25,7 @@ from worker.settings import Settings
 from worker.sink.producer import KafkaSink, OutRecord
 from worker.sink.topics import create_topics
 from worker.source.counting import TopicCounter
+from worker.stopping import stopped_within
 
 SAMPLES: Final = Path(__file__).parent.parent / "bundled" / "samples" / "traffic.jsonl.gz"
 _TIMEOUT: Final = 600.0
