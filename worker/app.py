@@ -205,13 +205,3 @@ async def stop_on_signals() -> AsyncIterator[asyncio.Event]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait that long, or shorter when ``stop`` is set."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -18,6 +18,7 @@ from worker.commands.common import settings_in_force as _settings
 from worker.commands.export import export_app
 from worker.commands.models import evaluate_app, train_app
 from worker.commands.narrative import narrative_app
+from worker.commands.plot import plot_app
 from worker.commands.replay import replay
 from worker.errors import KbertError
 from worker.settings import PIPELINES, load_settings
@@ -42,6 +43,7 @@ app.add_typer(narrative_app, name="narrative")
 app.add_typer(bot_app, name="bot")
 app.add_typer(export_app, name="export")
 app.command()(replay)
+app.add_typer(plot_app, name="plot")
 
 
 _EXTRA_OF = {
@@ -52,7 +54,7 @@ _EXTRA_OF = {
     "tokenizers": "model",
     "numpy": "model",
     "sklearn": "train",
-    "matplotlib": "train",
+    "matplotlib": "history",
     "statsmodels": "narrative",
     "pandas": "narrative",
     "pyarrow": "history",
@@ -294,6 +296,22 @@ def bench_aggregates(as_json: AsJson = False) -> None:
     with _status() as tell:
         tell("signals into Redis")
         result = measure()
+    _print_result(result, as_json)
+
+
+@bench_app.command("serve")
+def bench_serve(
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 500.0,
+    seconds: Annotated[float, typer.Option(min=1)] = 8.0,
+    coins: Annotated[int, typer.Option(min=1, help="Coins with signals.")] = 14,
+    as_json: AsJson = False,
+) -> None:
+    """The HTTP API on one core, at a fixed rate of requests."""
+    from worker.benchmarks.serve import bench_serve as measure
+
+    _settings(quiet=True)
+    with _status() as tell:
+        result = asyncio.run(measure(tell, rate=rate, seconds=seconds, coins=coins))
     _print_result(result, as_json)
 
 

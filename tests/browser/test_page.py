@@ -224,13 +224,14 @@ async def test_it_comes_back_by_itself_after_a_restart(settings: Settings, brows
 
 async def test_a_phone_needs_no_sideways_scrolling(settings: Settings, browser: Browser) -> None:
     await send(settings, *(full_signal(n, now(), ("BTC",), text="가나다" * 60) for n in range(5)))
+    await _count_articles(settings)
     async with (
         serving(settings) as address,
         page_of(browser, locale="ko-KR", viewport={"width": 360, "height": 740}) as page,
     ):
         await page.goto(address)
         await expect(page.locator('tr[data-symbol="BTC"]')).to_be_visible(timeout=60_000)
-        for place in ("#/", "#/coin/BTC"):
+        for place in ("#/", "#/coin/BTC", "#/coin/NONE", "#/narrative"):
             await page.goto(f"{address}/{place}")
             await asyncio.gather(
                 expect(page.locator("#feed .message").first).to_be_visible(timeout=SECONDS),

@@ -32,7 +32,7 @@ Outputs = Callable[[str], HeadOutputs]
 @pytest.fixture(scope="module")
 def outputs() -> Outputs:
     """Of the bundled crypto model over every sixth packaged text, 727 of them, and all sample messages."""
-    texts = [row.text for row in load_all([PACKAGED])][::6] + sample_texts("crypto", "[SEP]")
+    texts = [row.text for row in load_all(PACKAGED)][::6] + sample_texts("crypto", "[SEP]")
 
     def of(asked: str) -> HeadOutputs:
         model = load_model(precision=asked, threads=1)

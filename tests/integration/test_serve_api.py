@@ -141,6 +141,8 @@ async def test_recent_signals_survive_a_restart_and_pass_the_filters(settings: S
         await eventually(read_back, what="signals of before the start")
         assert {signal.id for signal in await recent(coin="ETH")} == {"message-2", "message-3"}
         assert [signal.id for signal in await recent(action="sell")] == ["message-2"]
+        assert await recent(emotion="fear") == []
+        assert len(await recent(emotion=["fear", "hope"])) == 3
         assert {signal.id for signal in await recent(min_certainty=0.5)} == {"message-1", "message-3"}
         assert len(await recent(limit=1)) == 1
         answer = await http.get("/v1/signals/recent", params={"coin": "BTC"})

@@ -1,31 +1,26 @@
 """Signals into Redis, and windows out of it."""
 
 import asyncio
-import os
-import platform
 import random
 import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
 
 import orjson
 
-from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS
 from schemas.windows import MARKET
 from worker.aggregates.keys import Keys
 from worker.aggregates.project import Aggregator
 from worker.aggregates.reader import AggregateReader
 from worker.aggregates.store import Command, RedisStore
+from worker.benchmarks.machine import describe_host
+from worker.benchmarks.traffic import BATCH, COINS, ZIPF, make_batches
 from worker.embedded import EmbeddedRedis
 
-_COINS: Final = tuple(f"COIN{n}" for n in range(150))
-_ZIPF: Final = tuple(1 / (n + 1) for n in range(150))
-_BATCH: Final = 5_000
 _REPEATS: Final = 3
 _READS: Final = 200
 _SECONDS_OF_TRAFFIC: Final = 120
@@ -51,8 +46,8 @@ def bench_aggregates(redis_url: str | None = None, signals: int = 100_000) -> di
 
 async def _bench(redis_url: str | None, signals: int) -> dict[str, Any]:
     async with _server(redis_url) as url, RedisStore(url) as store:
-        batches = _make_batches(signals, _SECONDS_OF_TRAFFIC)
-        past = _make_batches(_SIGNALS_OF_THE_PAST, _SECONDS_OF_THE_PAST)
+        batches = make_batches(signals, _SECONDS_OF_TRAFFIC)
+        past = make_batches(_SIGNALS_OF_THE_PAST, _SECONDS_OF_THE_PAST)
         ours, with_parsing, per_core, naive = [], [], [], []
         for _ in range(_REPEATS):
             async with _prefix(store) as prefix:
@@ -69,9 +64,9 @@ async def _bench(redis_url: str | None, signals: int) -> dict[str, Any]:
             reads = [await _time(reader.coin(symbol)) for symbol in _symbols_to_read()]
             reads_of_all = [await _time(reader.window("1h")) for _ in range(10)]
     return {
-        "machine": _machine(),
+        "machine": describe_host(),
         "signals": signals,
-        "batch": _BATCH,
+        "batch": BATCH,
         "signals_per_second": {
             "apply": round(statistics.median(ours)),
             "parse_and_apply": round(statistics.median(with_parsing)),
@@ -131,43 +126,7 @@ async def _time(work: Any) -> float:
 
 def _symbols_to_read() -> list[str]:
     rng = random.Random(2)
-    return rng.choices((MARKET, *_COINS), weights=(1.0, *_ZIPF), k=_READS)
-
-
-def _make_batches(signals: int, seconds: int) -> list[list[bytes]]:
-    """Traffic of the last ``seconds``, evenly spread, as JSON, in batches."""
-    rng = random.Random(seconds)
-    start = datetime.now(UTC) - timedelta(seconds=seconds)
-    values = [_make_signal(n, start + timedelta(seconds=seconds * n / signals), rng) for n in range(signals)]
-    return [values[n : n + _BATCH] for n in range(0, signals, _BATCH)]
-
-
-def _make_signal(number: int, at: datetime, rng: random.Random) -> bytes:
-    def scores(names: tuple[str, ...]) -> dict[str, float]:
-        return {name: round(rng.random(), 4) for name in names}
-
-    signal = {
-        "id": f"room-{at.isoformat()}-{number}",
-        "source": "room",
-        "kind": "chat",
-        "published_at": at,
-        "processed_at": at + timedelta(seconds=rng.random()),
-        "coins": list(dict.fromkeys(rng.choices(_COINS, _ZIPF, k=rng.choice((0, 1, 1, 1, 2))))),
-        "sentiment_strength": rng.choice(SENTIMENTS),
-        "action_signal": rng.choice(ACTIONS),
-        "emotions": rng.sample(EMOTIONS, k=rng.choice((0, 1, 1, 2))),
-        **scores(("certainty", "relevance", "toxicity")),
-        "scores": {
-            "sentiment_strength": scores(SENTIMENTS),
-            "action_signal": scores(ACTIONS),
-            "emotions": scores(EMOTIONS),
-        },
-        "model": {"name": "kbert-crypto-small", "revision": "0123456789ab"},
-        "truncated": False,
-        "author_hash": f"{rng.randrange(20_000):016x}",
-        "text": "비트 지금이라도 탑승해야됨",
-    }
-    return orjson.dumps(signal, option=orjson.OPT_UTC_Z)
+    return rng.choices((MARKET, *COINS), weights=(1.0, *ZIPF), k=_READS)
 
 
 @asynccontextmanager
@@ -188,17 +147,3 @@ async def _prefix(store: RedisStore) -> AsyncIterator[str]:
     finally:
         keys = [key async for key in store.client.scan_iter(match=f"{prefix}*", count=1_000)]
         await store.run([("UNLINK", key) for key in keys])
-
-
-def _machine() -> dict[str, Any]:
-    """What the figures were measured on; worker.benchmarks.machine needs torch, this does not."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "name": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }

@@ -25,6 +25,17 @@ def describe_machine(device: "torch.device", threads: int) -> dict[str, Any]:
     }
 
 
+def describe_host() -> dict[str, Any]:
+    """What figures that need no torch were measured on."""
+    return {
+        "name": _processor(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():

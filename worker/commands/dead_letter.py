@@ -88,7 +88,7 @@ async def replay_dead_letters(settings: Settings, wanted: DeadLetterFilter) -> i
 
 
 async def _send(sink: KafkaSink, chunk: list[OutRecord]) -> int:
-    too_large = await (await sink.send(chunk)).acknowledged()
+    too_large = await sink.deliver(chunk)
     if too_large:
         raise KbertError(f"{len(too_large)} originals are larger than their topic takes; nothing was lost.")
     return len(chunk)

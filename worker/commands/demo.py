@@ -21,7 +21,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from schemas.aggregates import WindowMetrics
 from schemas.windows import MARKET
-from worker.app import run_services, stop_on_signals, stopped_within
+from worker.app import run_services, stop_on_signals
 from worker.clients import Aggregates, SignalStream
 from worker.commands.board import Board, coin_lines, signal_line
 from worker.embedded import EmbeddedKafka, EmbeddedRedis, free_port
@@ -30,6 +30,7 @@ from worker.settings import Settings
 from worker.sink.producer import KafkaSink, OutRecord
 from worker.sink.topics import create_topics
 from worker.source.counting import TopicCounter
+from worker.stopping import stopped_within
 
 SAMPLES: Final = Path(__file__).parent.parent / "bundled" / "samples" / "crypto.jsonl.gz"
 _HUMAN_PACE: Final = 6.0  # messages a second

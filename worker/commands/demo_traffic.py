@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from worker.aggregates.store import RedisStore
-from worker.app import run_services, stop_on_signals, stopped_within
+from worker.app import run_services, stop_on_signals
+from worker.charts.figure import check_drawing
 from worker.commands.demo import _servers
 from worker.errors import KbertError
-from worker.narrative.chart import check_drawing, index_chart
+from worker.narrative.chart import index_chart
 from worker.narrative.export import records, table
 from worker.narrative.index import monthly_index
 from worker.narrative.reader import read_sums
@@ -24,6 +25,7 @@ from worker.settings import Settings
 from worker.sink.producer import KafkaSink, OutRecord
 from worker.sink.topics import create_topics
 from worker.source.counting import TopicCounter
+from worker.stopping import stopped_within
 
 SAMPLES: Final = Path(__file__).parent.parent / "bundled" / "samples" / "traffic.jsonl.gz"
 _TIMEOUT: Final = 600.0
@@ -39,7 +41,7 @@ async def run_traffic_demo(settings: Settings, *, messages: int | None, chart: P
         chart: the PNG.
         as_json: print one JSON object instead of the table.
     """
-    check_drawing()
+    check_drawing(chart)
     with gzip.open(SAMPLES, "rt", encoding="utf-8") as lines:
         rows = [orjson.loads(line) for line in lines]
     count = messages or len(rows)

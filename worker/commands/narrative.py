@@ -32,7 +32,7 @@ Weight = Annotated[
     typer.Option("--weight", metavar="SOURCE=W", help="Weight of a source; over the setting."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Write a .csv or .parquet file too.")]
-Chart = Annotated[Path | None, typer.Option("--chart", help="Draw a PNG too.")]
+Chart = Annotated[Path | None, typer.Option("--chart", help="Draw a .png, .svg or .pdf too.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -50,7 +50,7 @@ def index(
     """The index that the stream has counted in Redis."""
     settings = _settings()
     _check_outputs(out, chart)
-    rows = _rows(_counted(settings), settings, first, last, standardise=standardise, weight=weight)
+    rows = _rows(counted(settings), settings, first, last, standardise=standardise, weight=weight)
     _give(rows, out, chart, as_json)
 
 
@@ -143,7 +143,8 @@ def regress(
         raise ConfigurationError(
             "The regression needs statsmodels: pip install 'kbert-stream[narrative]'."
         ) from error
-    from worker.narrative.chart import check_drawing, regression_charts
+    from worker.charts.figure import check_drawing
+    from worker.narrative.chart import regression_charts
     from worker.narrative.regression import regress as estimate
     from worker.narrative.report import latex, text
     from worker.narrative.series import index_series, read_index, read_series
@@ -157,7 +158,7 @@ def regress(
         rows = read_index(index_file)
     else:
         rows = _rows(
-            _counted(settings), settings, None, None, standardise=regressor == "standardised", weight=None
+            counted(settings), settings, None, None, standardise=regressor == "standardised", weight=None
         )
         index_values = index_series(rows, regressor)
     fitted = estimate(
@@ -189,7 +190,8 @@ def _settings() -> Settings:
     return settings
 
 
-def _counted(settings: Settings) -> MonthlySums:
+def counted(settings: Settings) -> MonthlySums:
+    """What the stream has counted in Redis."""
     from worker.aggregates.store import RedisStore
     from worker.narrative.reader import read_sums
 
@@ -207,9 +209,9 @@ def _check_outputs(out: Path | None, chart: Path | None) -> None:
     if out is not None:
         check_suffix(out)
     if chart is not None:
-        from worker.narrative.chart import check_drawing
+        from worker.charts.figure import check_drawing
 
-        check_drawing()
+        check_drawing(chart)
 
 
 def _rows(

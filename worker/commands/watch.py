@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.live import Live
 
 from schemas.windows import Window
-from worker.app import stopped_within
 from worker.clients import Aggregates, SignalStream
 from worker.commands.board import Board, coin_lines, signal_line
 from worker.settings import Settings
+from worker.stopping import stopped_within
 
 _REFRESH_SECONDS = 1.0
 

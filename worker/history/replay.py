@@ -8,16 +8,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from aiokafka.errors import KafkaError
-
 from schemas.messages import RawMessage
-from worker.app import stopped_within
 from worker.errors import KbertError
 from worker.history.messages import BadLine, read_messages
 from worker.history.pace import Pace
 from worker.settings import Settings
 from worker.sink.producer import KafkaSink, OutRecord
-from worker.source.reaching import why_unreachable
+from worker.stopping import stopped_within
 
 _CHUNK: Final = 500
 
@@ -62,8 +59,6 @@ class Replay:
         await sink.start()
         try:
             await self._send_all(sink, stop)
-        except KafkaError as error:
-            raise await why_unreachable(self._settings.kafka, error) from error
         finally:
             await sink.stop()
 
@@ -95,7 +90,7 @@ class Replay:
         if not self._chunk:
             return
         chunk, self._chunk = self._chunk, []
-        too_large = await (await sink.send(chunk)).acknowledged()
+        too_large = await sink.deliver(chunk)
         self.done.sent += len(chunk) - len(too_large)
         for index in too_large:
             self._refuse(BadLine(self._path.name, f"too large for the topic: {chunk[index].value[:80]!r}"))

@@ -1,7 +1,6 @@
 """The latest signals, in memory."""
 
 from collections import deque
-from collections.abc import Iterator
 
 from schemas.signals import CryptoSignal
 from worker.signal_filter import SignalFilter
@@ -33,8 +32,10 @@ class RecentSignals:
                     break
         return found
 
-    def _candidates(self, wanted: SignalFilter) -> Iterator[tuple[CryptoSignal, bytes]]:
+    def _candidates(self, wanted: SignalFilter) -> list[tuple[CryptoSignal, bytes]]:
+        entries = self._all
         if wanted.coins is not None and len(wanted.coins) == 1:
             (symbol,) = wanted.coins
-            return reversed(self._of_coin.get(symbol, deque()))
-        return reversed(self._all)
+            entries = self._of_coin.get(symbol, deque())
+        # What was read back at the start came partition by partition, not in the order of time.
+        return sorted(entries, key=lambda entry: entry[0].processed_at, reverse=True)

@@ -110,6 +110,17 @@ class KafkaSink:
         sent = await self._writer.submit(records, [i for i in range(len(records)) if i not in too_large])
         return _Sent(self, records, sent, too_large)
 
+    async def deliver(self, records: Sequence[OutRecord]) -> list[int]:
+        """Send, wait until the brokers have every record, and return indices of those that are too large.
+
+        Raises:
+            ConnectionFailedError: the brokers could not be reached within ``sink.request_timeout``.
+        """
+        try:
+            return await (await self.send(records)).acknowledged()
+        except KafkaError as error:
+            raise kafka_unreachable(self._address, error) from error
+
     async def send_singly(self, records: Sequence[OutRecord], refused: SentBatch) -> list[int]:
         """Send the records of a refused batch one by one, and return those that are refused again."""
         too_large: list[int] = []

@@ -55,7 +55,7 @@ export class CoinView {
     const m = coin.windows[window];
     const [first, second] = coinNames(coin);
     fill(this.head, back(), h("h1", {}, first, h("small", {}, `${coin.symbol} · ${second}`)),
-      h("span", { class: "fresh" }, `${word("freshness")} ${coin.freshness === null ? "–" : duration(coin.freshness)} · ${windowName(window)}`));
+      h("span", { class: "fresh" }, `${word("freshness")} ${coin.freshness === null ? "–" : `${duration(coin.freshness)} ${word("late_ago")}`} · ${windowName(window)}`));
     const numbers = [
       ["index", indexBar(m.sentiment_index), zscore(m.zscore_index)],
       ["volume", h("b", {}, count(m.messages)), zscore(m.zscore_volume, "volume")],
