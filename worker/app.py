@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from worker.collector import calm_collector
 from worker.errors import KbertError
 from worker.settings import PipelineName, Settings
 from worker.telemetry import metrics
@@ -59,6 +60,7 @@ async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", 
         engine = EngineThread(EngineInTurn(model.engine, turns), name=f"kbert-engine-{name}")
         stack.push_async_callback(_ended, engine)
         source, sink = await stack.enter_async_context(connected(settings))
+        calm_collector()
         log.info("worker.ready", pipeline=name, **model.info.model_dump(), engine=model.engine.description)
         pipeline = Pipeline(
             settings,

@@ -82,7 +82,7 @@ class KafkaSink:
         )
         self._stop_timeout = min(10.0, settings.request_timeout)
         self._limits = MessageLimits(kafka)
-        self._writer = BatchWriter(self._producer, self._limits)
+        self._writer = BatchWriter(self._producer, self._limits, settings.max_batch_bytes)
 
     async def start(self) -> None:
         """Connect.
