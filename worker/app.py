@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from worker.collector import calm_collector
 from worker.errors import KbertError
 from worker.settings import PipelineName, Settings
 from worker.telemetry.endpoint import expose
@@ -65,6 +66,7 @@ async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", 
         engine = EngineThread(EngineInTurn(model.engine, turns), name=f"kbert-engine-{name}")
         stack.push_async_callback(_ended, engine)
         source, sink = await stack.enter_async_context(connected(settings, name))
+        calm_collector()
         log.info("worker.ready", pipeline=name, **model.info.model_dump(), engine=model.engine.description)
         pipeline = Pipeline(
             settings,

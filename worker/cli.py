@@ -64,6 +64,7 @@ _EXTRA_OF = {
     "aiomqtt": "hummingbot",
     "starlette": "serve",
     "uvicorn": "serve",
+    "psutil": "bench",
 }
 """Packages that a light installation lacks, and the extra that brings each."""
 
@@ -277,13 +278,31 @@ def bench_engine(
 
 
 @bench_app.command("pipeline")
-def bench_pipeline(as_json: AsJson = False) -> None:
-    """End to end through an embedded broker, beside the engine alone and plain transformers."""
+def bench_pipeline(
+    as_json: AsJson = False,
+    messages: Annotated[int, typer.Option(min=64, help="A repeat, through the engine.")] = 600,
+    null_messages: Annotated[int, typer.Option(min=1_000, help="A repeat, without one.")] = 30_000,
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
+    quix_python: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Interpreter of an environment with quixstreams."),
+    ] = None,
+) -> None:
+    """End to end through an embedded broker, beside the engine alone, plain transformers and frameworks."""
     from worker.benchmarks.pipeline import bench_pipeline as measure
 
     settings = _settings(quiet=True)
     with _status() as tell:
-        result = asyncio.run(measure(settings, report=tell))
+        result = asyncio.run(
+            measure(
+                settings,
+                messages=messages,
+                null_messages=null_messages,
+                repeats=repeats,
+                quix_python=quix_python,
+                report=tell,
+            )
+        )
     _print_result(result, as_json)
 
 

@@ -57,7 +57,7 @@ class EngineBrokenError(KbertError):
     """The engine fails on a text that it could do at the start: it is the engine, not the message."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as Record
 class _Work:
     record: Record
     message: RawMessage
@@ -176,11 +176,10 @@ class Pipeline:
             works, refused = await self._in_pool(self._read, records)
             if refused.records:
                 await self._in_order.put(refused)
-            for work in works:
-                await self._batcher.put(work, len(work.encoded.ids))
             if works:
-                mean = sum(len(work.encoded.ids) for work in works) / len(works)
-                self._tokens_per_message += 0.2 * (mean - self._tokens_per_message)
+                lengths = [len(work.encoded.ids) for work in works]
+                await self._batcher.put_all(zip(works, lengths, strict=True))
+                self._tokens_per_message += 0.2 * (sum(lengths) / len(works) - self._tokens_per_message)
         self._batcher.close()
 
     async def _infer(self) -> None:

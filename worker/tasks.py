@@ -79,13 +79,7 @@ class CryptoTask:
 
     def classes(self, signals: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
         """Sentiment, action, and every emotion."""
-        found: Counter[tuple[str, str]] = Counter()
-        for signal in signals:
-            found["sentiment_strength", signal["sentiment_strength"]] += 1
-            found["action_signal", signal["action_signal"]] += 1
-            for emotion in signal["emotions"]:
-                found["emotions", emotion] += 1
-        return found
+        return crypto_classes(signals)
 
 
 class TrafficTask:
@@ -130,6 +124,17 @@ class TrafficTask:
     def classes(self, signals: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
         """The label."""
         return Counter(("label", str(signal["label"])) for signal in signals)
+
+
+def crypto_classes(signals: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+    """How many of the signals have each sentiment, action and emotion."""
+    found: Counter[tuple[str, str]] = Counter()
+    for signal in signals:
+        found["sentiment_strength", signal["sentiment_strength"]] += 1
+        found["action_signal", signal["action_signal"]] += 1
+        for emotion in signal["emotions"]:
+            found["emotions", emotion] += 1
+    return found
 
 
 def article_text(title: str, body: str, separator: str) -> str:

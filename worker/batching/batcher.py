@@ -9,7 +9,7 @@ it can be collated ahead without splitting what would have fitted into one batch
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -105,17 +105,26 @@ class DynamicBatcher(Generic[T]):
             ValueError: the item alone is over the batch budget.
             BatcherClosedError: the batcher was closed.
         """
-        if not 0 < tokens <= self.max_batch_tokens:
-            raise ValueError(f"an item of {tokens} tokens does not fit a batch of {self.max_batch_tokens}")
+        await self.put_all([(item, tokens)])
+
+    async def put_all(self, items: Iterable[tuple[T, int]]) -> None:
+        """Queue items with their tokens in order, waiting where the queue is full; the errors of ``put``."""
         async with self._putting:
-            while not self._closed and self._queue and self._queued_tokens + tokens > self.capacity_tokens:
-                self._room.clear()
-                await self._room.wait()
-            if self._closed:
-                raise BatcherClosedError
-            self._queue.append((item, tokens, self._clock()))
-            self._queued_tokens += tokens
-            self._wakeup.set()
+            for item, tokens in items:
+                if not 0 < tokens <= self.max_batch_tokens:
+                    raise ValueError(
+                        f"an item of {tokens} tokens does not fit a batch of {self.max_batch_tokens}"
+                    )
+                while (
+                    not self._closed and self._queue and self._queued_tokens + tokens > self.capacity_tokens
+                ):
+                    self._room.clear()
+                    await self._room.wait()
+                if self._closed:
+                    raise BatcherClosedError
+                self._queue.append((item, tokens, self._clock()))
+                self._queued_tokens += tokens
+                self._wakeup.set()
 
     async def wait_for_room(self) -> None:
         """Wait until something would be admitted; a source that holds back waits here."""

@@ -1,18 +1,17 @@
 """``kbert bench pipeline``: end to end through an embedded broker, beside the engine alone."""
 
 import asyncio
-import gzip
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
+from typing import Any, Final
 
 import orjson
 
 from schemas.signals import ModelInfo
+from worker.benchmarks.drain import drain
 from worker.benchmarks.engine import (
     BERT_BASE,
     Report,
@@ -23,25 +22,18 @@ from worker.benchmarks.engine import (
 )
 from worker.benchmarks.machine import describe_machine
 from worker.benchmarks.null_engine import NullEngine
+from worker.benchmarks.null_race import race
+from worker.benchmarks.raw_topic import fill, on_broker, payloads, with_own_topics
 from worker.benchmarks.transformers_peer import TransformersPeer
 from worker.coins import CoinTagger, load_catalogue
-from worker.commands.demo import SAMPLES
 from worker.embedded import EmbeddedKafka
 from worker.inference.classifier import TextEncoder
 from worker.inference.devices import calm_openmp, choose_device, choose_threads
 from worker.inference.engine import Engine, HeadOutputs
 from worker.inference.heads import decode_crypto
 from worker.inference.load import load_model
-from worker.inference.thread import EngineThread
-from worker.pipeline import Pipeline
 from worker.settings import Settings
-from worker.sink.producer import KafkaSink, OutRecord
-from worker.sink.topics import create_topics
-from worker.source.consumer import KafkaSource
 from worker.tasks import CryptoTask
-
-if TYPE_CHECKING:
-    pass
 
 _INFO: Final = ModelInfo(name="bench", revision="random weights")
 
@@ -69,16 +61,27 @@ async def bench_pipeline(
     messages: int = 600,
     null_messages: int = 30_000,
     repeats: int = 3,
+    quix_python: Path | None = None,
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Measure the whole worker at BERT-base size with random weights, on the sample chatter.
 
+    Args:
+        settings: Device, precision and threads of the engine; everything else as it ships.
+        messages: Of a repeat through the engine.
+        null_messages: Of a repeat without an engine.
+        repeats: Interleaved repeats.
+        quix_python: Interpreter that has Quix Streams, which wants an older pydantic than ours.
+        report: Called with a line for a person before each measurement.
+
     Returns:
         Messages/s, medians over interleaved repeats: ``engine_only`` (tokenised before, same
         batches), ``end_to_end`` (from the first poll to the last acknowledged signal, with
-        decoding, tokenising, tagging and serialising), their ``ratio``; ``tokens_per_s`` of
-        both; ``peers``: a plain transformers loop in arrival order without a broker;
-        ``null_engine``: ``ours``, messages/s with an engine that computes nothing.
+        decoding, tokenising, tagging and serialising), their ``ratio``; ``cores`` that the broker and
+        this process took meanwhile, and ``ratio_beside_broker``: the same ratio to what the engine would
+        do on the cores that the broker leaves; ``tokens_per_s`` of both; ``peers``: a plain transformers
+        loop in arrival order without a broker; ``null_engine``: as ``null_race.race`` answers, and
+        ``ours_with_tokeniser_and_tagger`` by the clock.
     """
     calm_openmp()
     import torch
@@ -90,8 +93,8 @@ async def bench_pipeline(
     asked = settings.model.precision
     precision = precisions_of(device)[0] if asked == "auto" else asked
     tokeniser = load_model(threads=threads).tokeniser
-    payloads = _payloads(max(messages, null_messages))
-    texts = [orjson.loads(payload) for payload in payloads[:messages]]
+    values = payloads(max(messages, null_messages))
+    texts = [orjson.loads(payload) for payload in values[:messages]]
     encoded = tokeniser.encode([text.get("text") or text["title"] for text in texts])
     tokens = sum(map(len, encoded))
     state = random_state(BERT_BASE)
@@ -101,39 +104,51 @@ async def bench_pipeline(
     run_in_arrival_order(engine, encoded[:64], engine.default_batch_tokens)
 
     alone, through, plain, null = [], [], [], []
+    broker_cores, own_cores = [], []
     async with EmbeddedKafka() as kafka:
-        local = settings.model_copy(
-            update={
-                "kafka": settings.kafka.model_copy(
-                    update={"bootstrap_servers": kafka.bootstrap_servers, "idempotent_producer": False}
-                )
-            }
-        )
+        local = on_broker(settings, kafka.bootstrap_servers)
+        task = CryptoTask(_INFO, CoinTagger(load_catalogue()), local.sink)
         for repeat in range(repeats):
             tell(f"repeat {repeat + 1} of {repeats}: engine only")
             start = perf_counter()
             await asyncio.to_thread(_on_threads, threads, engine, encoded)
             alone.append(messages / (perf_counter() - start))
             tell(f"repeat {repeat + 1} of {repeats}: end to end")
-            through.append(await _run(local, _Classifier(tokeniser, engine), payloads[:messages]))
+            mine = with_own_topics(local)
+            await fill(mine, values[:messages])
+            drained = await drain(mine, _Classifier(tokeniser, engine), task, messages, broker=kafka.pid)
+            through.append(drained.per_second)
+            broker_cores.append(drained.broker_cpu_seconds / drained.seconds)
+            own_cores.append(drained.cpu_seconds / drained.seconds)
             tell(f"repeat {repeat + 1} of {repeats}: plain transformers")
             start = perf_counter()
             await asyncio.to_thread(peer.classify, some, in_order=True)
             plain.append(len(some) / (perf_counter() - start))
             tell(f"repeat {repeat + 1} of {repeats}: null engine")
-            null.append(await _run(local, _Classifier(tokeniser, NullEngine()), payloads))
+            mine = with_own_topics(local)
+            await fill(mine, values[:null_messages])
+            null.append(
+                (await drain(mine, _Classifier(tokeniser, NullEngine()), task, null_messages)).per_second
+            )
+        raced = await race(
+            local, kafka, messages=null_messages, repeats=repeats, quix_python=quix_python, report=tell
+        )
     engine_only, end_to_end = statistics.median(alone), statistics.median(through)
     mean = tokens / messages
+    broker = statistics.median(broker_cores)
+    beside_broker = engine_only * (1 - broker / threads)
     return {
         "engine_only": round(engine_only, 1),
         "end_to_end": round(end_to_end, 1),
         "ratio": round(end_to_end / engine_only, 3),
+        "ratio_beside_broker": round(end_to_end / beside_broker, 3),
+        "cores": {"broker": round(broker, 2), "worker": round(statistics.median(own_cores), 2)},
         "tokens_per_s": {
             "engine_only": round(engine_only * mean, 1),
             "end_to_end": round(end_to_end * mean, 1),
         },
         "peers": {"transformers fp32, arrival order, batch 32 padded": round(statistics.median(plain), 1)},
-        "null_engine": {"ours": round(statistics.median(null), 1)},
+        "null_engine": raced | {"ours_with_tokeniser_and_tagger": round(statistics.median(null))},
         "precision": engine.precision,
         "messages": {"engine": messages, "null_engine": null_messages, "mean_tokens": round(mean, 1)},
         "repeats": repeats,
@@ -146,49 +161,3 @@ def _on_threads(threads: int, engine: Any, encoded: Sequence[Any]) -> None:
 
     torch.set_num_threads(threads)  # OpenMP keeps it per thread
     run_in_arrival_order(engine, encoded, engine.default_batch_tokens)
-
-
-def _payloads(count: int) -> list[bytes]:
-    """Sample messages with ids and without the broken ones of the demo."""
-    with gzip.open(SAMPLES, "rt", encoding="utf-8") as lines:
-        rows = [orjson.loads(line) for line in lines]
-    return [orjson.dumps(row | {"id": f"bench-{n}"}) for n, row in enumerate(islice(cycle(rows), count))]
-
-
-async def _run(settings: Settings, model: _Classifier, payloads: Sequence[bytes]) -> float:
-    """Messages/s from the first record read to the last signal acknowledged."""
-    name = uuid4().hex[:8]
-    topics = settings.topics.model_copy(
-        update={"raw": f"raw-{name}", "signals": f"signals-{name}", "dead_letter": f"dead-{name}"}
-    )
-    source_settings = settings.source.model_copy(update={"group_id": name})
-    mine = settings.model_copy(update={"topics": topics, "source": source_settings})
-    await create_topics(mine)
-    sink = KafkaSink(mine.kafka, mine.sink)
-    await sink.start()
-    for first in range(0, len(payloads), 1_000):
-        records = [OutRecord(topics.raw, None, payload) for payload in payloads[first : first + 1_000]]
-        await (await sink.send(records)).acknowledged()
-    engine = EngineThread(model.engine)
-    source = KafkaSource(topics.raw, mine.kafka, mine.source)
-    task = CryptoTask(model.info, CoinTagger(load_catalogue()), mine.sink)
-    pipeline = Pipeline(mine, source=source, sink=sink, model=model, engine=engine, task=task)
-    stop = asyncio.Event()
-    await source.start()
-    start = perf_counter()
-    running = asyncio.create_task(pipeline.run(stop))
-    try:
-        while pipeline.counts.signals + pipeline.counts.dead_letters < len(payloads):
-            if running.done():
-                running.result()
-            if not pipeline.counts.records:
-                start = perf_counter()
-            await asyncio.sleep(0.002)
-        taken = perf_counter() - start
-    finally:
-        stop.set()
-        await asyncio.gather(running, return_exceptions=True)
-        await source.stop()
-        await sink.stop()
-        engine.close()
-    return len(payloads) / taken

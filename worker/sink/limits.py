@@ -6,6 +6,7 @@ record too many, and a worker that fails on every start. So it is known beforeha
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -15,12 +16,14 @@ from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from worker.settings import KafkaSettings
-from worker.sink.record import OutRecord
+from worker.sink.record import Header, OutRecord
 
 log = structlog.get_logger(__name__)
 
 _KAFKA_DEFAULT: Final = 1_048_588  # message.max.bytes of a broker that nobody configured
 _BATCH_HEADER: Final = 61  # bytes before the first record
+_RECORD_OVERHEAD: Final = 96  # aiokafka counts a batch header, and 21 bytes of lengths, deltas and attributes
+_HEADER_OVERHEAD: Final = 10  # lengths of a header's name and value
 
 
 class MessageLimits:
@@ -38,10 +41,14 @@ class MessageLimits:
 
     async def too_large(self, records: Sequence[OutRecord]) -> list[int]:
         """Indices of records that fit into no batch of their topic."""
+        limits = {topic: await self.of(topic) for topic in {record.topic for record in records}}
+        least = min(limits.values(), default=0)
         return [
             index
             for index, record in enumerate(records)
-            if _BATCH_HEADER + record_size(record) > await self.of(record.topic)
+            # The exact size only where it matters: to ask for it costs as much as to send the record.
+            if _BATCH_HEADER + size_at_most(record) > least
+            and _BATCH_HEADER + record_size(record) > limits[record.topic]
         ]
 
     async def _ask(self, topic: str) -> int:
@@ -60,6 +67,21 @@ class MessageLimits:
                     if name == "max.message.bytes" and value:
                         return int(value)
         return _KAFKA_DEFAULT
+
+
+def size_at_most(record: OutRecord) -> int:
+    """An upper bound of :func:`record_size`, cheaply."""
+    size = _RECORD_OVERHEAD + len(record.value) + len(record.key or b"")
+    headers = record.headers
+    return size + (_headers_at_most(headers) if isinstance(headers, tuple) else _headers_size(headers))
+
+
+def _headers_size(headers: Sequence[Header]) -> int:
+    # UTF-8 has at most 4 bytes a character.
+    return sum(_HEADER_OVERHEAD + 4 * len(name) + len(value or b"") for name, value in headers)
+
+
+_headers_at_most = lru_cache(maxsize=64)(_headers_size)  # all signals have the same
 
 
 def record_size(record: OutRecord) -> int:

@@ -82,7 +82,7 @@ class KafkaSink:
         )
         self._stop_timeout = min(10.0, settings.request_timeout)
         self._limits = MessageLimits(kafka)
-        self._writer = BatchWriter(self._producer, self._limits)
+        self._writer = BatchWriter(self._producer, self._limits, settings.max_batch_bytes)
 
     async def start(self) -> None:
         """Connect.
@@ -119,7 +119,7 @@ class KafkaSink:
         try:
             return await (await self.send(records)).acknowledged()
         except KafkaError as error:
-            raise kafka_unreachable(self._address, error) from error
+            raise await why_unreachable(self._kafka, error) from error
 
     async def send_singly(self, records: Sequence[OutRecord], refused: SentBatch) -> list[int]:
         """Send the records of a refused batch one by one, and return those that are refused again."""

@@ -269,7 +269,9 @@ class TransactionalSink:
         except (KafkaError, TimeoutError) as error:
             await self._close(producer)
             raise self._unreachable(error) from error
-        self._lanes[partition] = _Lane(producer, BatchWriter(producer, self._limits))
+        self._lanes[partition] = _Lane(
+            producer, BatchWriter(producer, self._limits, self._settings.max_batch_bytes)
+        )
 
     def _producer(self, transactional_id: str) -> AIOKafkaProducer:
         return AIOKafkaProducer(

@@ -1,15 +1,15 @@
 """Records grouped into batches by partition, for one producer."""
 
 import asyncio
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from worker.sink.limits import MessageLimits, record_size
+from worker.sink.limits import MessageLimits, size_at_most
+from worker.sink.partitioning import partition_of
 from worker.sink.record import OutRecord
 
 
@@ -28,20 +28,27 @@ class BatchWriter:
     of a partition at a time, so order within a partition is kept.
     """
 
-    def __init__(self, producer: AIOKafkaProducer, limits: MessageLimits) -> None:
+    def __init__(self, producer: AIOKafkaProducer, limits: MessageLimits, max_batch_bytes: int) -> None:
         self._producer = producer
         self._limits = limits
-        self._partitions: dict[str, list[int]] = {}
+        self._max_batch_bytes = max_batch_bytes
+        self._partitions: dict[str, tuple[int, ...]] = {}
 
     async def submit(self, records: Sequence[OutRecord], indices: Iterable[int]) -> list[SentBatch]:
         """Hand ``records[i]`` for each index to the producer; waits while its buffers are full."""
         open_batches: dict[tuple[str, int], tuple[BatchBuilder, list[int]]] = {}
         sent: list[SentBatch] = []
+        limits: dict[str, int] = {}
         for index in indices:
             record = records[index]
-            place = (record.topic, await self._partition(record.topic, record.key))
+            limit = limits.get(record.topic)
+            if limit is None:  # one look a topic: an await a record would cost more than the record
+                limit = limits[record.topic] = await self._limits.of(record.topic)
+                await self._learn_partitions(record.topic)
+            place = (record.topic, self._partition(record.topic, record.key))
             builder, members = open_batches.get(place) or (self._producer.create_batch(), [])
-            full = members and builder.size() + record_size(record) > await self._limits.of(record.topic)
+            # The builder itself is full at `max_batch_bytes`; the topic's limit is rarely below that.
+            full = limit < self._max_batch_bytes and members and builder.size() + size_at_most(record) > limit
             if full or not self._append(builder, record):
                 sent.append(await self._flush(place, builder, members))
                 builder, members = self._producer.create_batch(), []
@@ -64,17 +71,10 @@ class BatchWriter:
         )
         return appended is not None
 
-    async def _partition(self, topic: str, key: bytes | None) -> int:
-        partitions = self._partitions.get(topic)
-        if partitions is None:
-            partitions = sorted(await self._producer.partitions_for(topic))
-            self._partitions[topic] = partitions
-        if key is None:
-            return int(DefaultPartitioner()(None, partitions, partitions))
-        return partitions[_hash(key, len(partitions))]
+    async def _learn_partitions(self, topic: str) -> None:
+        if topic not in self._partitions:
+            self._partitions[topic] = tuple(sorted(await self._producer.partitions_for(topic)))
 
-
-@lru_cache(maxsize=16_384)
-def _hash(key: bytes, count: int) -> int:
-    """Kafka's murmur2 in pure Python costs more than the rest of a send; coins repeat."""
-    return int(DefaultPartitioner()(key, list(range(count)), []))
+    def _partition(self, topic: str, key: bytes | None) -> int:
+        partitions = self._partitions[topic]
+        return random.choice(partitions) if key is None else partition_of(key, partitions)

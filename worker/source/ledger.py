@@ -47,7 +47,10 @@ class OffsetLedger(Generic[P]):
         state = self._partitions.get(partition)
         if state is None:
             return
-        state.finished.add(offset)
+        if state.in_flight and state.in_flight[0] == offset:  # the usual case: in order
+            state.in_flight.popleft()
+        else:
+            state.finished.add(offset)
         while state.in_flight and state.in_flight[0] in state.finished:
             state.finished.remove(state.in_flight.popleft())
 
