@@ -269,7 +269,7 @@ def _peers(state: "dict[str, torch.Tensor]", device: "torch.device") -> dict[str
 
 
 def _bundled(precision: str, device: str, threads: int | None) -> tuple[str, Contestant] | None:
-    """The model that ships, on the same lengths; ids beyond its vocabulary wrap round."""
+    """The model that ships, on the same lengths; ids beyond its vocabulary wrap round, and what it would cut is cut."""
     from worker.inference.load import BUNDLED, load_model
 
     if not (BUNDLED / "crypto" / "config.json").is_file():
@@ -277,7 +277,8 @@ def _bundled(precision: str, device: str, threads: int | None) -> tuple[str, Con
     model = load_model(precision=precision, device=device, threads=threads)
 
     def run(texts: Sequence[EncodedText]) -> None:
-        known = [EncodedText(text.ids % model.tokeniser.vocab_size, False) for text in texts]
+        vocabulary, longest = model.tokeniser.vocab_size, model.max_length
+        known = [EncodedText(text.ids[:longest] % vocabulary, False) for text in texts]
         run_in_arrival_order(model.engine, known, model.default_batch_tokens)
 
     return model.info.name, run
