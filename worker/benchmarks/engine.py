@@ -269,7 +269,7 @@ def _peers(state: "dict[str, torch.Tensor]", device: "torch.device") -> dict[str
 
 
 def _bundled(precision: str, device: str, threads: int | None) -> tuple[str, Contestant] | None:
-    """The model that ships, on the same lengths; ids beyond its vocabulary wrap round, and what it would cut is cut."""
+    """The model that ships, on the same texts: ids beyond its vocabulary wrap round, long texts are cut."""
     from worker.inference.load import BUNDLED, load_model
 
     if not (BUNDLED / "crypto" / "config.json").is_file():
