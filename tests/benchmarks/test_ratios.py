@@ -12,7 +12,7 @@ import pytest
 
 from worker.benchmarks.aggregates import bench_aggregates
 from worker.benchmarks.latency import bench_latency
-from worker.benchmarks.machine import describe_processor
+from worker.benchmarks.machine import describe_host
 from worker.benchmarks.null_race import race
 from worker.benchmarks.soak import bench_soak
 from worker.embedded import EmbeddedKafka
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 
 def show(name: str, found: Any) -> None:
-    print(f"\n{name} on {describe_processor()['name']}: {json.dumps(found, ensure_ascii=False)}")
+    print(f"\n{name} on {describe_host()['name']}: {json.dumps(found, ensure_ascii=False)}")
 
 
 def test_the_worker_takes_less_cpu_than_a_framework_with_validated_signals() -> None:

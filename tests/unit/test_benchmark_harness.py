@@ -40,6 +40,20 @@ async def test_the_fixed_size_rule_waits_for_its_size_or_its_timer(monkeypatch: 
     assert batcher.queued_tokens == 0
 
 
+async def test_the_fixed_size_rule_wakes_when_its_size_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common_rules, "TIMER", 60.0)
+    batcher: FixedSizeBatcher[int] = FixedSizeBatcher(10_000, 100_000, 2.0)
+    waiting = asyncio.create_task(batcher.next_batch())
+    for n in range(SIZE):
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await batcher.put(n, 1)
+    async with asyncio.timeout(10):
+        batch = await waiting
+    assert batch is not None
+    assert len(batch.items) == SIZE
+
+
 async def test_the_timer_rule_lets_an_idle_engine_wait() -> None:
     batcher: TimerBatcher[int] = TimerBatcher(10_000, 100_000, 2.0)
     waiting = asyncio.create_task(batcher.next_batch())
