@@ -293,7 +293,7 @@ def bench_pipeline(
 
     settings = _settings(quiet=True)
     with _status() as tell:
-        result = asyncio.run(
+        result = _run(
             measure(
                 settings,
                 messages=messages,
@@ -303,6 +303,44 @@ def bench_pipeline(
                 report=tell,
             )
         )
+    _print_result(result, as_json)
+
+
+@bench_app.command("latency")
+def bench_latency(
+    as_json: AsJson = False,
+    size: Annotated[
+        Literal["bundled", "base"],
+        typer.Option(help="The bundled model, or random weights of that size."),
+    ] = "bundled",
+    seconds: Annotated[float, typer.Option(min=1, help="Of load a point.")] = 8.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved; medians are given.")] = 3,
+    plot: Annotated[Path | None, typer.Option(help="PNG of latency against load.")] = None,
+) -> None:
+    """From arrival to acknowledged signal under Poisson load, beside the two common rules of batching."""
+    from worker.benchmarks.latency import bench_latency as measure
+
+    settings = _settings(quiet=True)
+    with _status() as tell:
+        result = _run(measure(settings, size=size, seconds=seconds, repeats=repeats, report=tell))
+    if plot is not None:
+        from worker.benchmarks.latency_plot import plot_latency
+
+        plot_latency(result, plot)
+    _print_result(result, as_json)
+
+
+@bench_app.command("soak")
+def bench_soak(
+    as_json: AsJson = False,
+    messages: Annotated[int, typer.Option(min=300_000, help="Through a null engine.")] = 1_000_000,
+) -> None:
+    """Memory and throughput of a worker over a million messages."""
+    from worker.benchmarks.soak import bench_soak as measure
+
+    settings = _settings(quiet=True)
+    with _status() as tell:
+        result = _run(measure(settings, messages=messages, report=tell))
     _print_result(result, as_json)
 
 

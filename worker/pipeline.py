@@ -101,6 +101,7 @@ class Pipeline:
         engine: EngineThread,
         task: Task,
         name: PipelineName = "crypto",
+        make_batcher: "Callable[[int, int, float], DynamicBatcher[_Work]]" = DynamicBatcher,
     ) -> None:
         self._settings = settings
         self._name = name
@@ -110,7 +111,7 @@ class Pipeline:
         self._engine = engine
         self._task = task
         budget = settings.batch.max_batch_tokens or model.default_batch_tokens
-        self._batcher: DynamicBatcher[_Work] = DynamicBatcher(
+        self._batcher = make_batcher(
             max(budget, model.max_length),
             settings.batch.max_queue_tokens or 16 * budget,
             settings.batch.max_queue_delay,

@@ -225,6 +225,11 @@ class SourceSettings(_Section):
 
     group_id: str = "kbert-worker"
     max_poll_records: PositiveInt = 1_000
+    fetch_max_wait: PositiveFloat = Field(
+        default=0.1,
+        description="Seconds that the broker may hold a fetch that finds nothing. Kafka answers as soon "
+        "as something comes; the embedded broker looks only when it has waited.",
+    )
     max_payload_bytes: PositiveInt = Field(default=262_144, description="Larger payloads are dead letters.")
     max_unfinished_bytes: PositiveInt = Field(
         default=67_108_864, description="Nothing more is read while so many bytes are read and not finished."

@@ -110,19 +110,19 @@ class DynamicBatcher(Generic[T]):
     async def put_all(self, items: Iterable[tuple[T, int]]) -> None:
         """Queue items with their tokens in order, waiting where the queue is full; the errors of ``put``."""
         async with self._putting:
+            capacity, now = self.capacity_tokens, self._clock()  # neither moves while nothing is awaited
             for item, tokens in items:
                 if not 0 < tokens <= self.max_batch_tokens:
                     raise ValueError(
                         f"an item of {tokens} tokens does not fit a batch of {self.max_batch_tokens}"
                     )
-                while (
-                    not self._closed and self._queue and self._queued_tokens + tokens > self.capacity_tokens
-                ):
+                while not self._closed and self._queue and self._queued_tokens + tokens > capacity:
                     self._room.clear()
                     await self._room.wait()
+                    capacity, now = self.capacity_tokens, self._clock()
                 if self._closed:
                     raise BatcherClosedError
-                self._queue.append((item, tokens, self._clock()))
+                self._queue.append((item, tokens, now))
                 self._queued_tokens += tokens
                 self._wakeup.set()
 

@@ -1,9 +1,12 @@
 """One pipeline in this process, until so many outcomes are acknowledged."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter, process_time
+from typing import Any
 
+from worker.batching import DynamicBatcher
 from worker.benchmarks.resources import cpu_seconds
 from worker.inference.classifier import Classifier
 from worker.inference.thread import EngineThread
@@ -41,12 +44,21 @@ class Drained:
 
 
 async def drain(
-    settings: Settings, model: Classifier, task: Task, messages: int, broker: int | None = None
+    settings: Settings,
+    model: Classifier,
+    task: Task,
+    messages: int,
+    *,
+    broker: int | None = None,
+    look: Callable[[int], None] = lambda _: None,
+    make_batcher: Callable[[int, int, float], DynamicBatcher[Any]] = DynamicBatcher,
 ) -> Drained:
     """Classify ``messages`` records that lie in the raw topic.
 
     Args:
         broker: Process id of the broker, whose CPU is counted too.
+        look: Called with the outcomes so far, every few milliseconds.
+        make_batcher: Another rule of batching than ours.
 
     Raises:
         KbertError: the pipeline ended before them.
@@ -55,19 +67,29 @@ async def drain(
     await sink.start()
     engine = EngineThread(model.engine)
     source = KafkaSource(settings.topics.raw, settings.kafka, settings.source)
-    pipeline = Pipeline(settings, source=source, sink=sink, model=model, engine=engine, task=task)
+    pipeline = Pipeline(
+        settings,
+        source=source,
+        sink=sink,
+        model=model,
+        engine=engine,
+        task=task,
+        make_batcher=make_batcher,
+    )
     stop = asyncio.Event()
     await source.start()
     start = _Mark(broker)
     running = asyncio.create_task(pipeline.run(stop))
     try:
-        while pipeline.counts.signals + pipeline.counts.dead_letters < messages:
+        while (done := pipeline.counts.signals + pipeline.counts.dead_letters) < messages:
+            look(done)
             if running.done():
                 running.result()
             if not pipeline.counts.records:
                 start = _Mark(broker)
             await asyncio.sleep(_LOOK_SECONDS)
         end = _Mark(broker)
+        look(done)
     finally:
         stop.set()
         await asyncio.gather(running, return_exceptions=True)

@@ -36,7 +36,7 @@ async def run(job: NullJob) -> None:
         group_id=job.group,
         auto_offset_reset="earliest",
         max_records=_BATCH_RECORDS,
-        fetch_max_wait_ms=100,
+        fetch_max_wait_ms=20,
         ack_policy=AckPolicy.NACK_ON_ERROR,
     )
     async def classify(messages: list[RawMessage]) -> None:

@@ -1,9 +1,13 @@
 """The null-engine job in this project: the pipeline as it ships, around an engine that computes nothing."""
 
+import json
+import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from time import perf_counter, process_time
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +17,7 @@ from schemas.signals import ModelInfo
 from worker.benchmarks.drain import drain
 from worker.benchmarks.null_engine import NullEngine
 from worker.benchmarks.null_job import PREDICTION, Meter, NullJob
+from worker.benchmarks.resources import resident_bytes
 from worker.collector import calm_collector
 from worker.inference.engine import HeadOutputs
 from worker.inference.tokenising import EncodedText
@@ -30,6 +35,7 @@ from worker.source.decoding import message_text
 from worker.tasks import crypto_classes
 
 _INFO: Final = ModelInfo(name="bench", revision="null")
+_SAMPLE_EVERY: Final = 2_500
 _TOKENS: Final = EncodedText(np.zeros(23, dtype=np.int32), truncated=False)
 
 
@@ -86,6 +92,26 @@ class _NullTask:
         return [signal_record(topic, signal) for signal in signals]
 
 
+class _Samples:
+    """Prints a line of JSON for every 2,500 messages: see ``soak.Sample``."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._start = perf_counter()
+
+    def __call__(self, done: int) -> None:
+        if done < self._next:
+            return
+        self._next = done - done % _SAMPLE_EVERY + _SAMPLE_EVERY
+        sample = {
+            "messages": done,
+            "seconds": perf_counter() - self._start,
+            "cpu_seconds": process_time(),
+            "memory_mb": resident_bytes(os.getpid()) / 1e6,
+        }
+        print(json.dumps(sample), flush=True)
+
+
 def settings_of(job: NullJob) -> Settings:
     """The settings that ship, with the job's broker and topics."""
     return load_settings(
@@ -94,7 +120,7 @@ def settings_of(job: NullJob) -> Settings:
         topics=TopicSettings(
             raw=job.raw, signals=job.signals, dead_letter=job.dead_letter, partitions=job.partitions
         ),
-        source=SourceSettings(group_id=job.group),
+        source=SourceSettings(group_id=job.group, fetch_max_wait=0.02),
     )
 
 
@@ -104,7 +130,8 @@ async def run(job: NullJob) -> None:
     model = _NullClassifier(_NullTokeniser(), NullEngine())
     calm_collector()  # as the worker does when its model is loaded
     meter = Meter()
-    drained = await drain(settings, model, _NullTask(settings.sink), job.messages)
+    look = _Samples() if "--samples" in sys.argv[2:] else lambda _: None
+    drained = await drain(settings, model, _NullTask(settings.sink), job.messages, look=look)
     meter.print(drained.messages, drained.seconds)
 
 

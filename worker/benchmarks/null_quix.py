@@ -38,7 +38,7 @@ def run(job: NullJob) -> None:
         loglevel=None,
         # The embedded broker's answer to librdkafka's idempotence is not Kafka's; off for all sides there.
         producer_extra_config={"acks": "all", "enable.idempotence": False, "linger.ms": 20},
-        consumer_extra_config={"fetch.wait.max.ms": 100},
+        consumer_extra_config={"fetch.wait.max.ms": 20},
     )
     raw = app.topic(job.raw, value_deserializer="bytes")
     signals = app.topic(job.signals, value_serializer="json", key_serializer="str")

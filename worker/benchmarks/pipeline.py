@@ -39,7 +39,7 @@ _INFO: Final = ModelInfo(name="bench", revision="random weights")
 
 
 @dataclass(frozen=True)
-class _Classifier:
+class BenchClassifier:
     """The bundled tokeniser before some engine."""
 
     tokeniser: TextEncoder
@@ -49,9 +49,11 @@ class _Classifier:
 
     @property
     def default_batch_tokens(self) -> int:
+        """The engine's, and room for the longest text."""
         return max(self.max_length, self.engine.default_batch_tokens)
 
     def decode(self, outputs: HeadOutputs) -> list[dict[str, Any]]:
+        """The heads' decoder, thresholds at one half."""
         return decode_crypto(outputs, [0.5] * 7, {})
 
 
@@ -116,7 +118,7 @@ async def bench_pipeline(
             tell(f"repeat {repeat + 1} of {repeats}: end to end")
             mine = with_own_topics(local)
             await fill(mine, values[:messages])
-            drained = await drain(mine, _Classifier(tokeniser, engine), task, messages, broker=kafka.pid)
+            drained = await drain(mine, BenchClassifier(tokeniser, engine), task, messages, broker=kafka.pid)
             through.append(drained.per_second)
             broker_cores.append(drained.broker_cpu_seconds / drained.seconds)
             own_cores.append(drained.cpu_seconds / drained.seconds)
@@ -128,7 +130,7 @@ async def bench_pipeline(
             mine = with_own_topics(local)
             await fill(mine, values[:null_messages])
             null.append(
-                (await drain(mine, _Classifier(tokeniser, NullEngine()), task, null_messages)).per_second
+                (await drain(mine, BenchClassifier(tokeniser, NullEngine()), task, null_messages)).per_second
             )
         raced = await race(
             local, kafka, messages=null_messages, repeats=repeats, quix_python=quix_python, report=tell

@@ -23,11 +23,15 @@ def payloads(count: int) -> list[bytes]:
 
 
 def on_broker(settings: Settings, bootstrap_servers: str) -> Settings:
-    """The settings on the embedded broker, which lacks the idempotent producer's requests."""
+    """The settings on the embedded broker.
+
+    It lacks the idempotent producer's requests, and looks for new records only when a fetch has waited.
+    """
     kafka = settings.kafka.model_copy(
         update={"bootstrap_servers": bootstrap_servers, "idempotent_producer": False}
     )
-    return settings.model_copy(update={"kafka": kafka, "delivery": "at_least_once"})
+    source = settings.source.model_copy(update={"fetch_max_wait": 0.02})
+    return settings.model_copy(update={"kafka": kafka, "source": source, "delivery": "at_least_once"})
 
 
 def with_own_topics(settings: Settings, raw: str | None = None) -> Settings:

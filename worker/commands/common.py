@@ -1,11 +1,13 @@
 """What the commands share: options, the settings in force, the event loop."""
 
 from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from worker.settings import PipelineName, Settings, load_settings
+
+Result = TypeVar("Result")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelRef = Annotated[
@@ -33,8 +35,8 @@ def settings_in_force(
     return settings
 
 
-def run_async(work: Coroutine[Any, Any, None]) -> None:
-    """Run a command's coroutine to its end."""
+def run_async(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a command's coroutine to its end, and give what it returns."""
     import uvloop
 
-    uvloop.run(work)
+    return uvloop.run(work)

@@ -73,7 +73,7 @@ class KafkaSource:
             # Its default is the session timeout: too short for a drain, and a member that
             # drains for longer than this is thrown out.
             rebalance_timeout_ms=int((settings.drain_timeout + settings.session_timeout) * 1000),
-            fetch_max_wait_ms=100,
+            fetch_max_wait_ms=int(settings.fetch_max_wait * 1000),
             **kafka.client_options(),
         )
 

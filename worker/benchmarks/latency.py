@@ -1,0 +1,296 @@
+"""``kbert bench latency``: from planned arrival to acknowledged signal, for three rules of batching."""
+
+import asyncio
+import statistics
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic, monotonic_ns, perf_counter
+from typing import Any, Final, Literal
+
+from schemas.signals import ModelInfo
+from worker.batching import DynamicBatcher
+from worker.benchmarks.common_rules import SIZE, TIMER, FixedSizeBatcher, TimerBatcher
+from worker.benchmarks.drain import drain
+from worker.benchmarks.engine import BERT_BASE, Report, base_engine, precisions_of, random_state
+from worker.benchmarks.load_generator import Load
+from worker.benchmarks.machine import describe_machine
+from worker.benchmarks.raw_topic import fill, on_broker, payloads, with_own_topics
+from worker.coins import CoinTagger, load_catalogue
+from worker.embedded import EmbeddedKafka
+from worker.errors import KbertError
+from worker.inference.classifier import Classifier
+from worker.inference.devices import calm_openmp, choose_device, choose_threads
+from worker.inference.load import load_model
+from worker.inference.thread import EngineThread
+from worker.inference.tokenising import EncodedText
+from worker.pipeline import Pipeline
+from worker.settings import Settings
+from worker.sink.producer import KafkaSink, OutRecord
+from worker.sink.topics import create_topics
+from worker.source.consumer import KafkaSource, Record
+from worker.tasks import CryptoTask
+
+LOADS: Final = (0.1, 0.5, 0.8, 0.95)
+RULES: Final[dict[str, Callable[[int, int, float], DynamicBatcher[Any]]]] = {
+    "ours": DynamicBatcher,
+    f"{SIZE} messages or {TIMER * 1000:.0f} ms": FixedSizeBatcher,
+    f"every {TIMER * 1000:.0f} ms": TimerBatcher,
+}
+_ROOT: Final = Path(__file__).parents[2]
+_WARM_UP: Final = 200
+_PATIENCE: Final = 120.0
+_INFO: Final = ModelInfo(name="bench", revision="random weights")
+
+Milliseconds = dict[str, float]
+
+
+async def bench_latency(
+    settings: Settings,
+    *,
+    size: Literal["bundled", "base"] = "bundled",
+    seconds: float = 8.0,
+    repeats: int = 3,
+    loads: Sequence[float] = LOADS,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Measure on the embedded broker, the generator in a process of its own.
+
+    Args:
+        settings: As the worker has them.
+        size: The bundled model, or random weights of BERT-base size.
+        seconds: Of load a point.
+        repeats: Interleaved repeats; medians are given.
+        loads: Shares of the capacity, which is measured first.
+        report: Called with a line for a person before each measurement.
+
+    Returns:
+        ``capacity`` messages/s from a backlog, by rule; ``service_ms`` of one message and of one full batch
+        (engine alone); ``broker_ms`` of a consumer that only passes messages on, at the lowest load;
+        ``loads``: for each share its rate and by rule p50, p95, p99 (ms) from planned arrival to
+        acknowledged signal; ``goals``.
+    """
+    calm_openmp()
+    tell = report or (lambda _: None)
+    model, threads = await asyncio.to_thread(_model, settings, size)
+    task = CryptoTask(model.info, CoinTagger(load_catalogue()), settings.sink)
+    service = await asyncio.to_thread(_service_ms, model, threads)
+    found: dict[tuple[float, str], list[Milliseconds]] = {}
+    rates: dict[str, list[float]] = {rule: [] for rule in RULES}
+    echoed: list[Milliseconds] = []
+    async with EmbeddedKafka() as kafka:
+        local = on_broker(settings, kafka.bootstrap_servers)
+        backlog = with_own_topics(local)
+        count = max(_WARM_UP, int(3_000 / service["full_batch"] * service["messages_of_a_full_batch"]))
+        await fill(backlog, payloads(count))
+        for repeat in range(repeats):
+            for rule, make in RULES.items():
+                tell(f"capacity, repeat {repeat + 1} of {repeats}: {rule}")
+                mine = with_own_topics(local, raw=backlog.topics.raw)
+                drained = await drain(mine, model, task, count, make_batcher=make)
+                rates[rule].append(drained.per_second)
+        capacity = statistics.median(rates["ours"])
+        for repeat in range(repeats):
+            tell(f"the broker alone, repeat {repeat + 1} of {repeats}")
+            echoed.append(await _broker_alone(local, loads[0] * capacity, seconds, repeat))
+            for load in loads:
+                for rule, make in RULES.items():
+                    tell(f"load {load:.0%}, repeat {repeat + 1} of {repeats}: {rule}")
+                    through = _pipeline(model, task, make)
+                    measured = await _under_load(local, through, load * capacity, seconds, repeat)
+                    found.setdefault((load, rule), []).append(measured)
+    points = [
+        {
+            "load": load,
+            "messages_per_s": round(load * capacity, 1),
+            "ms": {rule: _medians(found[load, rule]) for rule in RULES},
+        }
+        for load in loads
+    ]
+    broker = _medians(echoed)
+    return {
+        "model": model.info.name if size == "bundled" else "BERT-base size, random weights",
+        "capacity": {rule: round(statistics.median(done), 1) for rule, done in rates.items()},
+        "service_ms": service,
+        "broker_ms": broker,
+        "loads": points,
+        "goals": _goals(points, service, broker),
+        "seconds": seconds,
+        "repeats": repeats,
+        "machine": describe_machine(choose_device(settings.model.device), threads),
+    }
+
+
+def _goals(points: list[dict[str, Any]], service: Milliseconds, broker: Milliseconds) -> dict[str, Any]:
+    """Limits on p99, with the broker's own share named, since no batcher can mend that."""
+    limits = {0.8: 4 * service["full_batch"], 0.1: 1.5 * service["one_message"] + 10}
+    return {
+        f"p99 at {point['load']:.0%}": {
+            "limit_ms": round(limits[point["load"]], 1),
+            "ours_ms": point["ms"]["ours"]["p99"],
+            "broker_p99_ms": broker["p99"],
+        }
+        for point in points
+        if point["load"] in limits
+    }
+
+
+def _model(settings: Settings, size: Literal["bundled", "base"]) -> tuple[Classifier, int]:
+    device, threads = choose_device(settings.model.device), choose_threads(settings.model.threads)
+    bundled = load_model(precision=settings.model.precision, device=settings.model.device, threads=threads)
+    if size == "bundled":
+        return bundled, threads
+    from worker.benchmarks.pipeline import BenchClassifier
+
+    asked = settings.model.precision
+    precision = precisions_of(device)[0] if asked == "auto" else asked
+    engine = base_engine(random_state(BERT_BASE), BERT_BASE, precision, device, threads)
+    return BenchClassifier(bundled.tokeniser, engine), threads
+
+
+def _service_ms(model: Classifier, threads: int) -> Milliseconds:
+    """Engine time of one message and of one full batch of sample chatter."""
+    import torch
+
+    torch.set_num_threads(threads)  # OpenMP keeps it per thread
+    texts = model.tokeniser.encode(_texts(4_000))
+    batch: list[EncodedText] = []
+    tokens = 0
+    for text in texts:
+        if tokens + len(text) > model.default_batch_tokens:
+            break
+        batch.append(text)
+        tokens += len(text)
+    middling = sorted(texts, key=len)[len(texts) // 2]
+    return {
+        "one_message": round(_median_ms(lambda: model.engine.infer([middling]), 50), 2),
+        "full_batch": round(_median_ms(lambda: model.engine.infer(batch), 7), 2),
+        "messages_of_a_full_batch": len(batch),
+        "tokens_of_a_full_batch": tokens,
+    }
+
+
+def _texts(count: int) -> list[str]:
+    import orjson
+
+    rows = [orjson.loads(value) for value in payloads(count)]
+    return [row.get("text") or row["title"] for row in rows]
+
+
+def _median_ms(work: Callable[[], object], times: int) -> float:
+    taken = []
+    for _ in range(times):
+        start = perf_counter()
+        work()
+        taken.append((perf_counter() - start) * 1000)
+    return statistics.median(taken[1:])
+
+
+class _TimedSource(KafkaSource):
+    """Notes for each finished record how long ago its arrival was planned."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.topics.raw, settings.kafka, settings.source)
+        self.finished = 0
+        self.ms: list[float] = []
+
+    def finish(self, records: Iterable[Record]) -> None:
+        now = monotonic_ns()
+        done = list(records)
+        super().finish(done)
+        self.finished += len(done)
+        self.ms += [(now - int(record.key)) / 1e6 for record in done if record.key]
+
+
+Through = Callable[[Settings, _TimedSource, KafkaSink, asyncio.Event], Any]
+
+
+def _pipeline(model: Classifier, task: CryptoTask, make: Callable[..., DynamicBatcher[Any]]) -> Through:
+    async def through(settings: Settings, source: _TimedSource, sink: KafkaSink, stop: asyncio.Event) -> None:
+        engine = EngineThread(model.engine)
+        try:
+            await Pipeline(
+                settings, source=source, sink=sink, model=model, engine=engine, task=task, make_batcher=make
+            ).run(stop)
+        finally:
+            engine.close()
+
+    return through
+
+
+async def _echo(settings: Settings, source: _TimedSource, sink: KafkaSink, stop: asyncio.Event) -> None:
+    """Pass on what comes, at once: what is left is the broker's time and both clients'."""
+    while not stop.is_set():
+        if records := await source.poll(settings.source.max_poll_records):
+            delivery = await sink.send(
+                [OutRecord(settings.topics.signals, None, r.value or b"") for r in records]
+            )
+            await delivery.acknowledged()
+            source.finish(records)
+
+
+async def _broker_alone(settings: Settings, rate: float, seconds: float, seed: int) -> Milliseconds:
+    return await _under_load(settings, _echo, rate, seconds, seed)
+
+
+async def _under_load(
+    settings: Settings, through: Through, rate: float, seconds: float, seed: int
+) -> Milliseconds:
+    mine = with_own_topics(settings)
+    await create_topics(mine)
+    count = max(100, int(rate * seconds))
+    source, sink, stop = _TimedSource(mine), KafkaSink(mine.kafka, mine.sink), asyncio.Event()
+    await fill(mine, payloads(_WARM_UP))
+    await sink.start()
+    await source.start()
+    running = asyncio.create_task(through(mine, source, sink, stop))
+    try:
+        await _finished(source, running, _WARM_UP, _PATIENCE)
+        load = Load(mine.kafka.bootstrap_servers, mine.topics.raw, rate, count, seed)
+        async with _generator(load):
+            await _finished(source, running, _WARM_UP + count, count / rate + _PATIENCE)
+    finally:
+        stop.set()
+        await asyncio.gather(running, return_exceptions=True)
+        await source.stop()
+        await sink.stop()
+    return _quantiles(source.ms)
+
+
+async def _finished(source: _TimedSource, running: "asyncio.Task[None]", count: int, within: float) -> None:
+    deadline = monotonic() + within
+    while source.finished < count:
+        if running.done():
+            running.result()
+        if monotonic() > deadline:
+            raise KbertError(f"Only {source.finished} of {count} messages were finished in {within:g} s.")
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def _generator(load: Load) -> AsyncIterator[None]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "worker.benchmarks.load_generator", load.to_argument()),
+        cwd=_ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield
+        _, err = await process.communicate()
+        if process.returncode:
+            raise KbertError(f"The load generator failed: {err.decode(errors='replace')[-500:]}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _quantiles(ms: list[float]) -> Milliseconds:
+    cuts = statistics.quantiles(ms, n=100, method="inclusive")
+    return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
+
+
+def _medians(runs: list[Milliseconds]) -> Milliseconds:
+    return {name: round(statistics.median(run[name] for run in runs), 1) for name in runs[0]}
