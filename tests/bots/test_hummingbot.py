@@ -125,7 +125,7 @@ async def test_a_lost_broker_is_tried_again(redis_url: str, redis_prefix: str) -
         running = asyncio.create_task(run_hummingbot(settings_for(redis_url, redis_prefix, port), stop))
         await eventually(lambda: controller.messages)
     async with broker(port), listening(port) as controller:
-        await eventually(lambda: controller.messages, timeout=40)
+        await eventually(lambda: controller.messages, timeout=60)
         stop.set()
         await running
 
@@ -143,7 +143,7 @@ async def test_a_killed_publisher_leaves_neutral_behind(
     }
     async with broker(port), listening(port) as controller:
         with kbert(["bot", "hummingbot"], plain, tmp_path / "log", **environment) as process:
-            await eventually(lambda: 1 in controller.signals, timeout=40)
+            await eventually(lambda: 1 in controller.signals, timeout=60)
             process.send(signal.SIGKILL)
             process.wait()
             await eventually(lambda: controller.signals[-1] == 0, what="the will")

@@ -227,7 +227,7 @@ async def test_the_data_client_publishes_what_is_subscribed(kafka: KafkaServer, 
         await send("BTC")
         return bool(received)
 
-    await eventually(arrived, interval=0.2, what="the first signal")
+    await eventually(arrived, timeout=60, interval=0.2, what="the first signal")
     await send("ETH")
     await send("BTC", relevance=0.2)
     last = await send("ETH", "BTC", sentiment_strength="strong_neg")

@@ -104,18 +104,20 @@ async def test_a_stock_freqtrade_has_the_pairs_and_the_candles(redis_url: str, r
     settings = settings_for(redis_url, redis_prefix)
     async with producing(settings):
         async with consumer(settings.bot.freqtrade.port, "5m") as provider:
-            await eventually(lambda: provider.get_producer_pairs("kbert") == list(PAIRS), what="pairs")
+            await eventually(
+                lambda: provider.get_producer_pairs("kbert") == list(PAIRS), timeout=60, what="pairs"
+            )
 
             def frame() -> Any:
                 return provider.get_producer_df("BTC/KRW", producer_name="kbert")[0]
 
-            await eventually(lambda: len(frame()) == 1_500, what="candles")
+            await eventually(lambda: len(frame()) == 1_500, timeout=60, what="candles")
 
             def analysed() -> datetime:
                 moment: datetime = provider.get_producer_df("ETH/KRW", producer_name="kbert")[1]
                 return moment
 
-            await eventually(lambda: analysed().year > 1970, what="the other coin")
+            await eventually(lambda: analysed().year > 1970, timeout=60, what="the other coin")
             assert abs((datetime.now(UTC) - analysed()).total_seconds()) < 60
         candles = frame()
     assert list(candles.columns) == [
@@ -138,6 +140,13 @@ async def test_a_stock_freqtrade_has_the_pairs_and_the_candles(redis_url: str, r
     }
     assert got == {at: expected[at] for at in got}
     assert max(got.values()) > 0
+    # As a strategy joins them, with a candle of the exchange that ours has not reached yet.
+    own = opens.dt.as_unit("ms").to_frame()
+    own.loc[len(own)] = [opens.iloc[-1] + timedelta(minutes=5)]
+    joined = own.merge(candles, on="date", how="left")
+    assert len(joined) == len(candles) + 1
+    assert list(joined["kbert_messages"][:-1]) == list(candles["kbert_messages"])
+    assert joined["kbert_messages"].isna().iloc[-1]
 
 
 async def test_new_candles_come_by_themselves(redis_url: str, redis_prefix: str, tick: list[float]) -> None:
@@ -147,12 +156,16 @@ async def test_new_candles_come_by_themselves(redis_url: str, redis_prefix: str,
         def frame() -> Any:
             return provider.get_producer_df("BTC/KRW", producer_name="kbert")[0]
 
-        await eventually(lambda: len(frame()) == 1_500, what="candles")
+        await eventually(lambda: len(frame()) == 1_500, timeout=60, what="candles")
         last = frame()["date"].iloc[-1]
         tick[0] += 60
-        await eventually(lambda: frame()["date"].iloc[-1] == last + timedelta(minutes=1), what="the next")
+        await eventually(
+            lambda: frame()["date"].iloc[-1] == last + timedelta(minutes=1), timeout=60, what="the next"
+        )
         tick[0] += 120  # as after an outage: freqtrade asks for what is missing
-        await eventually(lambda: frame()["date"].iloc[-1] == last + timedelta(minutes=3), what="the gap")
+        await eventually(
+            lambda: frame()["date"].iloc[-1] == last + timedelta(minutes=3), timeout=60, what="the gap"
+        )
         assert set(frame()["date"].diff().dropna()) == {timedelta(minutes=1)}
 
 

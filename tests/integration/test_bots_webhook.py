@@ -196,7 +196,7 @@ async def joined(settings: Settings, probe: Any) -> None:
         await send(settings, full_signal(number, now()))
         return bool(probe())
 
-    await eventually(arrived, interval=0.2, what="the first signal")
+    await eventually(arrived, timeout=60, interval=0.2, what="the first signal")
 
 
 async def test_nothing_is_lost_and_order_kept_while_the_receiver_is_away(settings: Settings) -> None:
@@ -215,7 +215,9 @@ async def test_nothing_is_lost_and_order_kept_while_the_receiver_is_away(setting
         await send(settings, *many)
     with receiver(*SHAKY, port=port) as server:
         async with running(settings):
-            await eventually(lambda: len(server.requests) >= 30 + 20, what="every signal once, and retries")
+            await eventually(
+                lambda: len(server.requests) >= 30 + 20, timeout=60, what="every signal once, and retries"
+            )
             wanted = [n for n in range(60) if n % 2]
             await eventually(lambda: wanted[-1] in numbers(server.accepted))
             assert list(dict.fromkeys(n for n in numbers(server.accepted) if n < 10_000)) == wanted
@@ -238,7 +240,9 @@ async def test_a_killed_process_sends_the_rest_after_its_restart(settings: Setti
             server.script[:] = [200] * 5 + ["hang"]
             count = len(server.requests)
             await send(settings, *(full_signal(n, now()) for n in range(20)))
-            await eventually(lambda: len(server.requests) >= count + 6, what="the request that hangs")
+            await eventually(
+                lambda: len(server.requests) >= count + 6, timeout=60, what="the request that hangs"
+            )
             process.send(signal.SIGKILL)
             process.wait()
         server.awake.set()

@@ -18,7 +18,8 @@ async def run_freqtrade(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until ``stop`` is set."""
     markets = Markets(load_catalogue(settings.coins.user_file), settings.bot.markets_file)
     redis = settings.redis
-    async with Aggregates(redis.url.get_secret_value(), redis.prefix, redis.cluster) as aggregates:
+    place = redis.url.get_secret_value(), redis.prefix, redis.cluster
+    async with Aggregates(*place, client_options=redis.client_options()) as aggregates:
         producer = FreqtradeProducer(aggregates, markets, settings.bot.freqtrade)
         with bound_socket(settings.bot.freqtrade, "bot.freqtrade") as listening:
             log.info("freqtrade.ready", port=listening.getsockname()[1], pairs=settings.bot.freqtrade.pairs)

@@ -13,5 +13,6 @@ async def run_hummingbot(settings: Settings, stop: asyncio.Event) -> None:
     """Publish until ``stop`` is set."""
     markets = Markets(load_catalogue(settings.coins.user_file), settings.bot.markets_file)
     redis = settings.redis
-    async with Aggregates(redis.url.get_secret_value(), redis.prefix, redis.cluster) as aggregates:
+    place = redis.url.get_secret_value(), redis.prefix, redis.cluster
+    async with Aggregates(*place, client_options=redis.client_options()) as aggregates:
         await HummingbotPublisher(aggregates, markets, settings.bot.hummingbot).run(stop)
