@@ -42,6 +42,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python deploy/check_licences.py
+	$(BIN)/python deploy/check_advisories.py
 
 bench: $(VENV)/.dev
 	$(BIN)/kbert bench engine
