@@ -184,8 +184,8 @@ class RedisStore:
             ) from error
         if _is_refusal(error):
             raise ConfigurationError(
-                f"Redis at {self.address} refuses us: correct redis.username and redis.password (or those in "
-                f"redis.url), or its ACL ({_text(error)})."
+                f"Redis at {self.address} refuses us: correct user and password (redis.username and "
+                f"redis.password, or those in redis.url), or its ACL ({_text(error)})."
             ) from error
 
     async def _attempt(self, commands: Sequence[Command]) -> tuple[list[Any], dict[int, Exception]]:
