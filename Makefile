@@ -54,6 +54,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python deploy/check_licences.py
+	$(BIN)/python deploy/check_advisories.py
 
 bench: $(VENV)/.dev
 	$(BIN)/kbert bench engine

@@ -371,6 +371,11 @@ class ServeSettings(_Section):
         default=512, description="Events that may wait for one reader before it is cut off."
     )
     max_streams: PositiveInt = Field(default=1_000, description="Open streams.")
+    max_streams_per_client: PositiveInt = Field(default=100, description="Open streams of one address.")
+    requests_per_second: PositiveFloat = Field(
+        default=200.0, description="Requests of one address; status 429 beyond. Streams do not count."
+    )
+    burst: PositiveInt = Field(default=400, description="Requests of one address at once, after a pause.")
 
 
 class WebhookSettings(_Section):

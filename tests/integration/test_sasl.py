@@ -1,9 +1,8 @@
 """SASL against a real Apache Kafka; the embedded broker has none.
 
 Beside ``KBERT_TEST_KAFKA``, ``KBERT_TEST_KAFKA_SASL`` names the listener (SASL_PLAINTEXT),
-``KBERT_TEST_KAFKA_USERNAME`` and ``…_PASSWORD`` a user of PLAIN and SCRAM
-that may create topics; for OAUTHBEARER the token endpoint in
-``KBERT_TEST_KAFKA_TOKEN_URL`` knows them as client id and secret.
+``KBERT_TEST_KAFKA_USERNAME`` and ``…_PASSWORD`` a user of PLAIN and SCRAM that may create topics; for
+OAUTHBEARER the token endpoint in ``KBERT_TEST_KAFKA_TOKEN_URL`` knows them as client id and secret.
 """
 
 import os

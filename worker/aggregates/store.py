@@ -107,8 +107,8 @@ class RedisStore:
                 self.client = RedisCluster.from_url(url, **options)
             else:
                 self.client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-        except ValueError as error:
-            raise ConfigurationError(f"redis.url (KBERT_REDIS__URL) is no Redis address: {error}") from error
+        except ValueError:
+            raise _no_address() from None
         self._free = asyncio.Semaphore(connections)
         self._in_flight: set[asyncio.Task[list[Any]]] = set()
 
@@ -184,8 +184,8 @@ class RedisStore:
             ) from error
         if _is_refusal(error):
             raise ConfigurationError(
-                f"Redis at {self.address} refuses us: correct redis.username and redis.password (or those in "
-                f"redis.url), or its ACL ({_text(error)})."
+                f"Redis at {self.address} refuses us: correct user and password (redis.username and "
+                f"redis.password, or those in redis.url), or its ACL ({_text(error)})."
             ) from error
 
     async def _attempt(self, commands: Sequence[Command]) -> tuple[list[Any], dict[int, Exception]]:
@@ -257,12 +257,20 @@ def address(url: str) -> str:
     Raises:
         ConfigurationError: its port is no number.
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port or 6379
-    except ValueError as error:
-        raise ConfigurationError(f"redis.url (KBERT_REDIS__URL) is no Redis address: {error}") from error
+    except ValueError:
+        raise _no_address() from None
     return f"{parts.hostname}:{port}" if parts.hostname else parts.path
+
+
+def _no_address() -> ConfigurationError:
+    """Without the parser's words: with a slash in it, it takes a piece of the password for the port."""
+    return ConfigurationError(
+        "redis.url (KBERT_REDIS__URL) is no Redis address: write redis://host:port/db or rediss://…, and "
+        "special characters of user and password as %2F and the like, or set redis.password instead."
+    )
 
 
 def _is_expected(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """What stands before every request: who may ask, and which headers go with the answer."""
 
+import contextlib
 import hmac
 import ipaddress
 import time
@@ -13,9 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.errors import ConfigurationError
 from worker.serve import metrics
+from worker.serve.limit import RateLimit, StreamLimit, client_of
 from worker.settings import ServeSettings
 
-_OPEN: Final = ("/healthz", "/readyz")
+_ALIVE: Final = "/healthz"
+_OPEN: Final = (_ALIVE, "/readyz")
+_STREAMS: Final = ("/v1/stream", "/v1/ws")
 _PROTECTED: Final = ("/v1/", "/metrics")
 _LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _HEADERS: Final = {
@@ -66,6 +70,8 @@ class Guard:
         self._app = app
         token = settings.token
         self._token = None if token is None else token.get_secret_value().encode()
+        self._rate = RateLimit(settings.requests_per_second, settings.burst)
+        self._streams = StreamLimit(settings.max_streams_per_client)
         self._hosts = frozenset((*_LOCAL_NAMES, *(name.lower() for name in settings.allowed_hosts)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,6 +80,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
+        client = client_of((scope.get("client") or ("local",))[0])
 
         async def guarded_send(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
@@ -83,8 +90,18 @@ class Guard:
                 metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - began)
             await send(message)
 
-        refusal = self._refusal(scope)
-        await (refusal or self._app)(scope, receive, guarded_send)
+        streams = scope["path"] in _STREAMS
+        refusal = self._too_much(scope["path"], client, streams) or self._refusal(scope)
+        with self._streams.one(client) if streams and refusal is None else contextlib.nullcontext():
+            await (refusal or self._app)(scope, receive, guarded_send)
+
+    def _too_much(self, path: str, client: str, streams: bool) -> JSONResponse | None:
+        if path == _ALIVE:
+            return None
+        if streams and self._streams.full(client):
+            return _refused(429, "this address has as many streams open as serve.max_streams_per_client", 5)
+        wait = self._rate.wait(client)
+        return _refused(429, "this address asks more than serve.requests_per_second", wait) if wait else None
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
@@ -104,8 +121,10 @@ class Guard:
         return None
 
 
-def _refused(status: int, sentence: str) -> JSONResponse:
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+def _refused(status: int, sentence: str, retry_after: int | None = None) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
     return JSONResponse({"detail": sentence}, status_code=status, headers=headers)
 
 

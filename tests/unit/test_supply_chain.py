@@ -1,0 +1,67 @@
+"""The checks of `make lint` on what others wrote: they refuse what they should, and need no network."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DEPLOY / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_known_vulnerability_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    advisories = script("check_advisories")
+    vulnerable = {"name": "x", "version": "1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1"]}]}
+    well = {"name": "y", "version": "1", "vulns": []}
+    assert advisories.judge([well, vulnerable]) == 1
+    assert "x 1: PYSEC-1, mended in 1.1" in capsys.readouterr().out
+    assert advisories.judge([well]) == 0
+
+
+def test_an_index_without_advisories_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert script("check_advisories").judge([{"name": "x", "skip_reason": "not found"}]) == 0
+    assert "NOT CHECKED" in capsys.readouterr().err
+
+
+def test_without_a_network_it_is_said_and_goes_on() -> None:
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:1")
+    done = subprocess.run(
+        [sys.executable, str(DEPLOY / "check_advisories.py")],
+        env=os.environ | nowhere | {"NO_PROXY": "", "no_proxy": ""},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "NOT CHECKED" in done.stderr
+
+
+def test_licences_that_are_not_allowed_fail() -> None:
+    licences = script("check_licences")
+    rules = {"allow": ["MIT"], "except": {"named": "for a reason"}}
+    assert licences.judge("x", ["MIT"], rules) is None
+    assert "GPL" in licences.judge("x", ["MIT", "GPL-3.0-only"], rules)
+    assert "no licence" in licences.judge("x", [], rules)
+    assert licences.judge("named", ["GPL-3.0-only"], rules) is None
+    assert list(licences._named("MPL-2.0 AND (Apache-2.0 OR MIT)")) == ["MPL-2.0", "Apache-2.0", "MIT"]
+
+
+def test_the_licences_of_this_project_are_allowed() -> None:
+    licences = script("check_licences")
+    assert (
+        "redis" in licences.closure({"name": "p", "dependencies": ["redis"], "optional-dependencies": {}})[0]
+    )
+    assert licences.main() == 0
