@@ -373,9 +373,9 @@ class ServeSettings(_Section):
     max_streams: PositiveInt = Field(default=1_000, description="Open streams.")
     max_streams_per_client: PositiveInt = Field(default=100, description="Open streams of one address.")
     requests_per_second: PositiveFloat = Field(
-        default=200.0, description="Requests of one address; status 429 beyond. Streams do not count."
+        default=1_000.0, description="Requests of one address; status 429 beyond. Streams do not count."
     )
-    burst: PositiveInt = Field(default=400, description="Requests of one address at once, after a pause.")
+    burst: PositiveInt = Field(default=2_000, description="Requests of one address at once, after a pause.")
 
 
 class WebhookSettings(_Section):
