@@ -42,8 +42,8 @@ demo-traffic: $(VENV)/.dev
 	@$(BIN)/kbert demo --pipeline traffic
 
 test: $(VENV)/.dev $(BOTS_VENV)/.bots
-	@$(BIN)/pytest -m 'not slow' --ignore=tests/bots
-	@$(BOTS_VENV)/bin/pytest tests/bots
+	@failed=0; $(BOTS_VENV)/bin/pytest tests/bots || failed=$$?; \
+	$(BIN)/pytest -m 'not slow' --ignore=tests/bots && exit $$failed
 
 # Every fault and a table of what was lost and repeated; about 10 minutes. tests/faults/README.md has one.
 faults: $(VENV)/.dev
@@ -57,10 +57,15 @@ lint: $(VENV)/.dev
 	$(BIN)/python deploy/check_licences.py
 	$(BIN)/python deploy/check_advisories.py
 
+# On a machine with nothing else to do; some 40 minutes. tests/benchmarks/README.md says what each measures.
 bench: $(VENV)/.dev
+	@$(PIP) -e '.[bench]'
 	$(BIN)/kbert bench engine
 	$(BIN)/kbert bench pipeline
+	$(BIN)/kbert bench latency
 	$(BIN)/kbert bench aggregates
+	$(BIN)/kbert bench serve
+	$(BIN)/kbert bench soak
 	$(BIN)/pytest -m slow -s tests/benchmarks
 
 schemas: $(VENV)/.demo
