@@ -13,7 +13,8 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import time_machine
 from aiokafka import AIOKafkaProducer
@@ -21,8 +22,8 @@ from aiokafka import AIOKafkaProducer
 from tests.newer_init import newer_init
 from worker.benchmarks.null_engine import NullEngine
 from worker.cli import main
+from worker.inference import load
 from worker.inference.engine import HeadOutputs
-from worker.inference.tokenising import EncodedText
 
 
 def _stop_in_transaction(number: int) -> None:
@@ -46,21 +47,27 @@ def _jump_on_signals() -> None:
     signal.signal(signal.SIGUSR2, lambda _number, _frame: clock.shift(-3_600))
 
 
+class _SlowEngine(NullEngine):
+    default_batch_tokens = 4_096  # as on a CPU
+
+    def __init__(self, messages_per_second: float) -> None:
+        super().__init__()
+        self._rate = messages_per_second
+
+    def run(self, prepared: int) -> HeadOutputs:
+        if self._rate:
+            time.sleep(prepared / self._rate)
+        return super().run(prepared)
+
+
 def _compute_nothing(messages_per_second: float) -> None:
-    from worker.inference.torch_engine import TorchEngine
+    load_model = load.load_model
 
-    engine = NullEngine()
+    def with_slow_engine(*arguments: Any, **options: Any) -> load.Model:
+        engine: Any = _SlowEngine(messages_per_second)
+        return replace(load_model(*arguments, **options), engine=engine)
 
-    def prepare(_: TorchEngine, batch: Sequence[EncodedText]) -> int:
-        return engine.prepare(batch)
-
-    def run(_: TorchEngine, prepared: int) -> HeadOutputs:
-        if messages_per_second:
-            time.sleep(prepared / messages_per_second)
-        return engine.run(prepared)
-
-    TorchEngine.prepare = prepare  # type: ignore[method-assign,assignment]
-    TorchEngine.run = run  # type: ignore[method-assign,assignment]
+    load.load_model = with_slow_engine
 
 
 if __name__ == "__main__":
