@@ -109,7 +109,9 @@ def export_aggregates(
     async def work() -> None:
         nonlocal rows, earliest
         redis = settings.redis
-        async with Aggregates(redis.url.get_secret_value(), redis.prefix, redis.cluster) as aggregates:
+        async with Aggregates(
+            redis.url.get_secret_value(), redis.prefix, redis.cluster, client_options=redis.client_options()
+        ) as aggregates:
             records = aggregates_of(
                 aggregates, coin or [], metrics, window, since=first, until=last, step=step
             )

@@ -50,7 +50,9 @@ def plot_coin(
 
     async def work() -> None:
         redis = settings.redis
-        async with Aggregates(redis.url.get_secret_value(), redis.prefix, redis.cluster) as aggregates:
+        async with Aggregates(
+            redis.url.get_secret_value(), redis.prefix, redis.cluster, client_options=redis.client_options()
+        ) as aggregates:
             if symbol != MARKET and symbol not in await aggregates.coins():
                 raise ConfigurationError(f"No signal has named {symbol}: kbert watch shows the coins.")
             try:
