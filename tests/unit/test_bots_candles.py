@@ -172,6 +172,8 @@ def test_memory_reads_further_back_when_it_has_to() -> None:
     asked = len(server.asked)
     server.fill(memory, last - 3 * 24 * HOUR, last, now, "1h")
     assert len(server.asked) == asked
+    server.fill(memory, last + 600, last + 600, now + 600, "1h")
+    assert memory.at(last + 300) != (None,)  # no hole where one candle alone was asked for
 
 
 def test_timeframes() -> None:

@@ -84,7 +84,8 @@ class SeriesMemory:
         start, end = max(first, reach), min(last, int(now) // MINUTE * MINUTE)
         parts = [(start, end)]
         if self._read is not None:
-            parts = [(start, min(end, self._read[0] - MINUTE)), (max(start, self._read[1] + MINUTE), end)]
+            # Without a hole: what lies between two readings counts as read from then on.
+            parts = [(start, min(end, self._read[0] - MINUTE)), (max(reach, self._read[1] + MINUTE), end)]
         for since, until in parts:
             if since <= until:
                 readings.append(Reading(since - MINUTE, until, MINUTE))  # a series has two points at least
