@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, Final
 
 import orjson
@@ -61,7 +61,7 @@ async def bench_pipeline(
     settings: Settings,
     *,
     messages: int = 600,
-    null_messages: int = 30_000,
+    null_messages: int = 40_000,
     repeats: int = 3,
     quix_python: Path | None = None,
     report: Report | None = None,
@@ -79,9 +79,10 @@ async def bench_pipeline(
     Returns:
         Messages/s, medians over interleaved repeats: ``engine_only`` (tokenised before, same
         batches), ``end_to_end`` (from the first poll to the last acknowledged signal, with
-        decoding, tokenising, tagging and serialising), their ``ratio``; ``cores`` that the broker and
-        this process took meanwhile, and ``ratio_beside_broker``: the same ratio to what the engine would
-        do on the cores that the broker leaves; ``tokens_per_s`` of both; ``peers``: a plain transformers
+        decoding, tokenising, tagging and serialising), their ``ratio``; ``broker_cores`` that the broker
+        took meanwhile, and ``ratio_beside_broker``: the same ratio to what the engine would do on the
+        cores that the broker leaves; ``cpu_ms_per_message`` of this process, which a busy neighbour
+        changes least; ``tokens_per_s`` of both; ``peers``: a plain transformers
         loop in arrival order without a broker; ``null_engine``: as ``null_race.race`` answers, and
         ``ours_with_tokeniser_and_tagger`` by the clock.
     """
@@ -106,22 +107,23 @@ async def bench_pipeline(
     run_in_arrival_order(engine, encoded[:64], engine.default_batch_tokens)
 
     alone, through, plain, null = [], [], [], []
-    broker_cores, own_cores = [], []
+    broker_cores, engine_cpu, worker_cpu = [], [], []
     async with EmbeddedKafka() as kafka:
         local = on_broker(settings, kafka.bootstrap_servers)
         task = CryptoTask(_INFO, CoinTagger(load_catalogue()), local.sink)
         for repeat in range(repeats):
             tell(f"repeat {repeat + 1} of {repeats}: engine only")
-            start = perf_counter()
+            start, cpu = perf_counter(), process_time()
             await asyncio.to_thread(_on_threads, threads, engine, encoded)
             alone.append(messages / (perf_counter() - start))
+            engine_cpu.append(1000 * (process_time() - cpu) / messages)
             tell(f"repeat {repeat + 1} of {repeats}: end to end")
             mine = with_own_topics(local)
             await fill(mine, values[:messages])
             drained = await drain(mine, BenchClassifier(tokeniser, engine), task, messages, broker=kafka.pid)
             through.append(drained.per_second)
             broker_cores.append(drained.broker_cpu_seconds / drained.seconds)
-            own_cores.append(drained.cpu_seconds / drained.seconds)
+            worker_cpu.append(1000 * drained.cpu_seconds / messages)
             tell(f"repeat {repeat + 1} of {repeats}: plain transformers")
             start = perf_counter()
             await asyncio.to_thread(peer.classify, some, in_order=True)
@@ -144,7 +146,11 @@ async def bench_pipeline(
         "end_to_end": round(end_to_end, 1),
         "ratio": round(end_to_end / engine_only, 3),
         "ratio_beside_broker": round(end_to_end / beside_broker, 3),
-        "cores": {"broker": round(broker, 2), "worker": round(statistics.median(own_cores), 2)},
+        "broker_cores": round(broker, 2),
+        "cpu_ms_per_message": {
+            "engine_only": round(statistics.median(engine_cpu), 2),
+            "end_to_end": round(statistics.median(worker_cpu), 2),
+        },
         "tokens_per_s": {
             "engine_only": round(engine_only * mean, 1),
             "end_to_end": round(end_to_end * mean, 1),
