@@ -11,7 +11,7 @@ import numpy.typing as npt
 from schemas.labels import ACTIONS, EMOTIONS, SCORES, SENTIMENTS
 from worker.training.baseline import TfidfBaseline
 from worker.training.compare import Comparison, compare
-from worker.training.datasets import PACKAGED, LabelledText, load_all
+from worker.training.datasets import EXTRA, PACKAGED, LabelledText, load_all
 from worker.training.metrics import (
     bootstrap,
     calibration_error,
@@ -21,7 +21,7 @@ from worker.training.metrics import (
     precision_recall_f1,
     rank_correlation,
 )
-from worker.training.parts import divide
+from worker.training.parts import add_extra, divide
 from worker.training.predictions import Bools, Floats, Ints, Predictions, Truth
 from worker.training.report import (
     BaselineReport,
@@ -160,16 +160,16 @@ def chosen_texts(files: Sequence[Path], part: Literal["test", "all"] | None = No
 
     ``part`` "test" takes the part of the files that `kbert train crypto` keeps out of training, "all" every
     row. By default: the test part of the packaged texts where no file is given, else all of the files, which
-    is right for texts that the model never saw. A baseline learns from the train part of the same files
-    ("test") or from the packaged texts ("all").
+    is right for texts that the model never saw. A baseline learns from what the bundled model learned from,
+    or, where a part of other files is judged, from the rest of them.
     """
     part = part or ("all" if files else "test")
     rows = load_all(files or PACKAGED)
     if part == "test":
-        parts = divide(rows)
+        parts = divide(rows) if files else add_extra(divide(rows), load_all(EXTRA))
         return Judged(part, parts.test, parts.train)
     known = {row.text for row in rows}
-    return Judged(part, rows, [row for row in load_all(PACKAGED) if row.text not in known])
+    return Judged(part, rows, [row for row in load_all([*PACKAGED, *EXTRA]) if row.text not in known])
 
 
 def predict(model_ref: str, rows: Sequence[LabelledText]) -> Predictions:
