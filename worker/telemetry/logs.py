@@ -45,5 +45,5 @@ def configure_logging(settings: LogSettings) -> None:
     root.handlers = [handler]
     root.setLevel(level)
     # aiokafka tells of each heartbeat and assignment at info, httpx of each whole URL, tokens and all.
-    for library in ("aiokafka", "httpx"):
+    for library in ("aiokafka", "httpx", "numexpr"):
         logging.getLogger(library).setLevel(max(level, logging.WARNING))
