@@ -184,7 +184,8 @@ async def test_aggregates_are_the_series_of_the_buckets(settings: Settings, tmp_
     produced = [(n, one) for n, one in enumerate(week_of_signals(now, 600))]
     async with RedisStore(url) as store:
         await Aggregator(store, prefix=prefix, relevant_from=RELEVANT_FROM).apply({("signals", 0): produced})
-    hour = now.replace(minute=0, second=0, microsecond=0)
+    # Points stand on a grid of whole steps, so on even hours here.
+    hour = now.replace(hour=now.hour // 2 * 2, minute=0, second=0, microsecond=0)
     since, until = hour - timedelta(days=3), hour - timedelta(days=1)
     ends = ["--from", since.isoformat(), "--to", until.isoformat()]
     path = tmp_path / "a.parquet"
