@@ -108,7 +108,8 @@ class TorchEngine:
         self.description = f"torch {torch.__version__} on {device} in {self.precision}"
         if device.type == "cpu":
             least, most = _CPU_BATCH_TOKENS
-            self.default_batch_tokens = min(most, max(least, 512 * threads))
+            # int8 on two cores: 5,080 tokens/s in batches of 1,024, 5,952 of 2,048, 6,084 of 4,096.
+            self.default_batch_tokens = min(most, max(least, 1024 * threads))
             self.description += f", {threads} threads"
         cuda: Any = torch.cuda
         self._copies = cuda.Stream(device) if device.type == "cuda" else None
