@@ -30,7 +30,8 @@ async def _flood(place: Field, rounds: int, *, messages: int, seconds: float, mo
         assert growth <= most * _MIB, f"memory grew by {growth} bytes"
         count += _WARM_UP + messages
         with place.worker(settings, FAULT_MESSAGES_PER_SECOND="0"):
-            await load.all_there(settings, count, timeout=300)
+            # 300 s were too short for 200,000 on two cores.
+            await load.all_there(settings, count, timeout=300 + messages / 200)
             await load.committed_to_the_end(settings, count)
     note = f"{_RATE} a second for {seconds:g} s; memory grew by {growth / _MIB:.1f} MiB, no rebalance"
     return Row("flood into a slow worker", rounds, await load.tally(settings, count), None, note)
