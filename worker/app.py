@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from worker.collector import calm_collector
+from worker.configured_model import load_configured
 from worker.errors import KbertError
 from worker.settings import PipelineName, Settings
 from worker.telemetry.endpoint import expose
@@ -41,23 +42,13 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", stop: asyncio.Event) -> None:
-    from worker.inference.load import load_model
     from worker.inference.thread import EngineThread
     from worker.inference.turns import EngineInTurn
     from worker.pipeline import Pipeline
 
     async with AsyncExitStack() as stack:
         stack.enter_context(HEALTH.part(f"worker-{name}"))("the model is loading")
-        model = await asyncio.to_thread(
-            load_model,
-            settings.model.ref,
-            head_set=name,
-            revision=settings.model.revision,
-            precision=settings.model.precision,
-            device=settings.model.device,
-            threads=settings.model.threads,
-            offline=settings.model.offline,
-        )
+        model = await asyncio.to_thread(load_configured, settings.model, name)
         if name == "crypto" and settings.sink.author_key is None:
             log.warning(
                 "author_key.missing",

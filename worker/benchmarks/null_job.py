@@ -11,10 +11,13 @@ import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from time import perf_counter, process_time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS
 from schemas.messages import RawMessage
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
 
 PREDICTION: Final[dict[str, Any]] = {
     "sentiment_strength": SENTIMENTS[0],
@@ -45,6 +48,20 @@ class NullJob:
     partitions: int
     validated: bool
     """Of peers: signals are CryptoSignals too, as their documents show; else plain dicts."""
+
+    @classmethod
+    def of(cls, settings: "Settings", messages: int, *, validated: bool) -> "NullJob":
+        """The job over the broker and topics of ``settings``."""
+        return cls(
+            bootstrap_servers=settings.kafka.bootstrap_servers,
+            group=settings.source.group_id,
+            raw=settings.topics.raw,
+            signals=settings.topics.signals,
+            dead_letter=settings.topics.dead_letter,
+            messages=messages,
+            partitions=settings.topics.partitions,
+            validated=validated,
+        )
 
     def to_argument(self) -> str:
         """For the command line of a contestant."""

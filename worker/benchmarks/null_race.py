@@ -102,16 +102,7 @@ class ContestantError(KbertError):
 async def _run(base: Settings, name: str, interpreter: Interpreter, messages: int) -> Measured:
     mine = with_own_topics(base, raw=base.topics.raw)
     await create_topics(mine)
-    job = NullJob(
-        bootstrap_servers=mine.kafka.bootstrap_servers,
-        group=mine.source.group_id,
-        raw=mine.topics.raw,
-        signals=mine.topics.signals,
-        dead_letter=mine.topics.dead_letter,
-        messages=messages,
-        partitions=mine.topics.partitions,
-        validated=not name.endswith(_PLAIN),
-    )
+    job = NullJob.of(mine, messages, validated=not name.endswith(_PLAIN))
     process = await asyncio.create_subprocess_exec(
         interpreter,
         *("-m", _MODULES[name.removesuffix(_PLAIN)], job.to_argument()),

@@ -105,16 +105,7 @@ async def _feed(sink: KafkaSink, topic: str, count: int) -> None:
 
 
 async def _start(settings: Settings, messages: int) -> asyncio.subprocess.Process:
-    job = NullJob(
-        bootstrap_servers=settings.kafka.bootstrap_servers,
-        group=settings.source.group_id,
-        raw=settings.topics.raw,
-        signals=settings.topics.signals,
-        dead_letter=settings.topics.dead_letter,
-        messages=messages,
-        partitions=settings.topics.partitions,
-        validated=True,
-    )
+    job = NullJob.of(settings, messages, validated=True)
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "worker.benchmarks.null_ours", job.to_argument(), "--samples"),

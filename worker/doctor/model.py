@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from time import perf_counter
 
+from worker.configured_model import load_configured
 from worker.doctor.finding import Finding, fail, ok, warn
 from worker.errors import KbertError
 from worker.settings import PipelineName, Settings
@@ -37,18 +38,9 @@ async def check_model(settings: Settings, pipeline: PipelineName) -> AsyncIterat
 
 
 def _classify(settings: Settings, pipeline: PipelineName, check: str) -> Finding:
-    from worker.inference.load import load_model
 
     began = perf_counter()
-    model = load_model(
-        settings.model.ref,
-        head_set=pipeline,
-        revision=settings.model.revision,
-        precision=settings.model.precision,
-        device=settings.model.device,
-        threads=settings.model.threads,
-        offline=settings.model.offline,
-    )
+    model = load_configured(settings.model, pipeline)
     (answer,) = model.classify([_SENTENCES[pipeline]])
     said = answer.get("sentiment_strength") or answer.get("label_name")
     return ok(
