@@ -11,6 +11,7 @@ from worker.training.batches import Batch, collate, pad
 from worker.training.examples import Example
 from worker.training.heads import HeadSpec
 from worker.training.losses import class_weights, head_loss
+from worker.training.mixed_precision import autocast
 from worker.training.model import MultiHeadModel
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ class HeadsObjective:
         return collate(examples, rows, self.heads, pad_id, smoothing)
 
     def loss(self, model: MultiHeadModel, batch: Batch, weights: "dict[str, Tensor]") -> "Tensor":
-        """The encoder in bf16, the heads in float32."""
+        """The encoder in mixed precision, the heads in float32."""
         device = next(model.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device, model.bert.config.hidden_size):
             vector = model.pooled(batch.ids.to(device), batch.mask.to(device))
         outputs = {
             name: head(model.dropout(vector)) for name, head in model.heads.items() if name in batch.targets
@@ -122,7 +123,7 @@ class MaskedObjective:
         ids = batch.ids.masked_fill(chosen & (draw < 0.8), self.mask_id)
         ids = torch.where(chosen & (draw >= 0.9), torch.randint(self.size, ids.shape), ids)
         table = model.bert.embeddings.word_embeddings.weight
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device, model.bert.config.hidden_size):
             states = model.bert(input_ids=ids.to(device), attention_mask=batch.mask.to(device))
             hidden = model.transform(states.last_hidden_state[chosen.to(device)])
             logits = functional.linear(hidden, table, model.bias)
