@@ -93,6 +93,19 @@ class Recount:
             for window in WINDOWS:
                 self.check(symbol, window, windows[window])
 
+    def differences(self, window: Window, found: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """Symbols whose number of messages is not the right one: what was found, and what is right."""
+        right = {
+            symbol: sum(self._inside(time, window) for time, _ in self.by_symbol.get(symbol, []))
+            for symbol in self.symbols
+        }
+        symbols = right.keys() | found.keys()
+        return {
+            symbol: (found.get(symbol, 0), right.get(symbol, 0))
+            for symbol in symbols
+            if found.get(symbol, 0) != right.get(symbol, 0)
+        }
+
     def freshness(self, symbol: str) -> float | None:
         """Seconds since the newest message up to the current minute."""
         end = _floor(self.now, timedelta(minutes=1)) + timedelta(minutes=1)

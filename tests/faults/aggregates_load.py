@@ -6,16 +6,18 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pydantic import SecretStr
 
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS
-from tests.kafka_io import produce, settings_for
+from tests.kafka_io import produce, read_topic, settings_for
+from tests.recount import Recount
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.aggregation import Aggregation
 from worker.clients import Aggregates
+from worker.embedded import EmbeddedRedis
 from worker.settings import AggregateSettings, RedisSettings, Settings
 
 COINS = ("BTC", "ETH", "XRP", "SOL")
@@ -103,3 +105,38 @@ async def equals(url: str, expected: dict[str, int]) -> None:
             await eventually(equal, timeout=40, interval=0.1)
         except AssertionError as error:
             raise AssertionError(f"{last} is not the recount {expected}") from error
+
+
+async def equal_a_recount(settings: Settings) -> None:
+    """Count the signals as they stand on their topic, repeats and all, into an empty Redis.
+
+    Raises AssertionError unless every number of every window is that of the ids counted once each.
+    """
+    records = await read_topic(settings.kafka.bootstrap_servers, settings.topics.signals)
+    once = {signal["id"]: signal for signal in (json.loads(record.value) for record in records)}
+    async with EmbeddedRedis() as redis:
+        own = settings.model_copy(
+            update={
+                "redis": RedisSettings(url=SecretStr(redis.url)),
+                "aggregates": AggregateSettings(
+                    group_id=f"aggregates-{settings.topics.signals}", session_timeout=6.0
+                ),
+            }
+        )
+        async with running_aggregation(own), Aggregates(redis.url) as reader:
+            missing: dict[str, tuple[int, int]] = {}
+
+            async def complete() -> bool:
+                nonlocal missing
+                now = datetime.now(UTC)
+                counted = {symbol: m.messages for symbol, m in (await reader.all("7d", now)).items()}
+                missing = Recount(once.values(), now).differences("7d", counted)
+                return not missing
+
+            try:
+                await eventually(complete, timeout=60, interval=0.2)
+            except AssertionError as error:
+                raise AssertionError(f"aggregates (found, recount) by symbol: {missing}") from error
+            now = datetime.now(UTC)
+            right = Recount(once.values(), now)
+            right.check_all({symbol: (await reader.get(symbol, now)).windows for symbol in right.symbols})

@@ -13,6 +13,7 @@ from schemas.dead_letters import DeadLetterReason
 from schemas.signals import CryptoSignal
 from schemas.topics import ID_HEADER
 from tests.faults import load
+from tests.faults.aggregates_load import equal_a_recount
 from tests.faults.bad_cases import Case, bomb, make_cases
 from tests.faults.load import Tally
 from tests.faults.scenarios import Field, Row, Scenario
@@ -67,6 +68,7 @@ async def _bad_input(place: Field, rounds: int, *, cases: int) -> Row:
         assert ratio >= _AT_LEAST, f"throughput is {ratio:.2f} of that before"
         await load.committed_to_the_end(settings, len(sent) + good)
     counts = await _judge(settings, sent, good)
+    await equal_a_recount(settings)
     found = ", ".join(f"{name} {count}" for name, count in counts.most_common())
     missing = len(sent) - counts.total()
     note = f"{found}; throughput afterwards ×{ratio:.2f}"

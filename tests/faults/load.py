@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
+from tests.faults.aggregates_load import equal_a_recount
 from tests.kafka_io import committed, exactly_once, ids, produce, read_topic, settings_for
 from tests.processes import KbertProcess
 from tests.servers import KafkaServer, Topics
@@ -122,9 +123,13 @@ async def committed_to_the_end(settings: Settings, count: int, timeout: float = 
 
 
 async def tally(settings: Settings, count: int) -> Tally:
-    """Judge the topics as they stand; message ``n`` is offset ``n // PARTITIONS`` of its partition."""
+    """Judge the topics as they stand; message ``n`` is offset ``n // PARTITIONS`` of its partition.
+
+    Raises AssertionError where the aggregates of the signals are no recount of them.
+    """
     below = await positions(settings)  # before the outcomes: these can only be more by then
     found = await seen(settings)
+    await equal_a_recount(settings)
     numbers = range(count)
     return Tally(
         messages=count,

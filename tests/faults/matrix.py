@@ -28,6 +28,7 @@ FULL: Final[dict[str, tuple[Scenario, int]]] = {
     "killed": (scenarios.killed, 30),
     "stopped": (scenarios.stopped, 2),
     "broker-frozen": (scenarios.broker_frozen, 2),
+    "broker-restarted": (scenarios.broker_restarted, 2),
     "rebalances": (scenarios.rebalances, 10),
     "terminated": (scenarios.terminated, 3),
     "terminated-twice": (scenarios.terminated_twice, 3),
@@ -70,9 +71,13 @@ async def _run(kafka: KafkaServer, names: list[str], directory: Path, *, exactly
     checkpoint = write_checkpoint(directory / "model", random_state(SMALL))
     rows: list[Row] = []
     failed: list[str] = []
+    absent: list[str] = []
     began = monotonic()
     async with scenarios.field_of(kafka, checkpoint, directory, exactly_once=exactly_once) as place:
         for name in names:
+            if why := _cannot(name, kafka):
+                absent.append(f"{name}: not run, {why}")
+                continue
             scenario, rounds = FULL[name]
             since = monotonic()
             try:
@@ -88,9 +93,19 @@ async def _run(kafka: KafkaServer, names: list[str], directory: Path, *, exactly
     minutes, seconds = divmod(round(monotonic() - began), 60)
     print(f"\n{mode}, {broker}, {platform.machine()}, {os.cpu_count()} cores, {minutes} min {seconds} s\n")
     print(table(rows))
-    for name in failed:
-        print(f"\n{name}: failed, see above")
+    print("\nWhat each row left on the signals topic, aggregated, equals a recount of it.")
+    for line in (*absent, *(f"{name}: failed, see above" for name in failed)):
+        print(f"\n{line}")
     return not failed and all(_kept(row, once=exactly_once and kafka.is_apache) for row in rows)
+
+
+def _cannot(name: str, kafka: KafkaServer) -> str | None:
+    """Why a fault cannot be done to this broker."""
+    if name != "broker-restarted" or (kafka.is_apache and scenarios.RESTART):
+        return None
+    return (
+        "needs an Apache Kafka (KBERT_TEST_KAFKA) and the command that restarts it (KBERT_TEST_KAFKA_RESTART)"
+    )
 
 
 def _kept(row: Row, *, once: bool) -> bool:

@@ -6,8 +6,11 @@
 import asyncio
 import contextlib
 import json
+import os
 import random
+import shlex
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,7 +37,10 @@ from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.embedded import EmbeddedKafka, EmbeddedRedis
 from worker.settings import Settings
+from worker.sink.admin import wait_until_ready
 
+RESTART = os.environ.get("KBERT_TEST_KAFKA_RESTART")
+"""The command that kills the broker of ``KBERT_TEST_KAFKA`` and starts it again."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -170,6 +176,35 @@ async def broker_frozen(place: Field, rounds: int, seconds: float = 20.0) -> Row
             await load.committed_to_the_end(settings, count)
             await load.ended(first, second)
         return Row(f"broker frozen {seconds:g} s", rounds, await load.tally(settings, count), recovery)
+
+
+async def broker_restarted(place: Field, rounds: int) -> Row:
+    """The broker killed under load and started again by the command in ``RESTART``, with what it had stored.
+
+    A worker may give up on a broker that is away for long; its supervisor starts another.
+    """
+    assert RESTART is not None
+    settings = await place.settings()
+    count, recovery = 0, 0.0
+    for _ in range(rounds):
+        await load.feed(settings, count, 20_000)
+        count += 20_000
+        before = await load.outcomes(settings)
+        with place.worker(settings):
+
+            async def some(before: int = before) -> bool:
+                return await load.outcomes(settings) > before + 500
+
+            await eventually(some, timeout=60, interval=0.0)
+            await asyncio.to_thread(subprocess.run, shlex.split(RESTART), check=True)
+            await wait_until_ready(settings.kafka.bootstrap_servers, 120)
+            since, before = monotonic(), await load.outcomes(settings)
+            assert before < count, "all was done before the broker was killed: the row shows nothing"
+            with place.worker(settings):
+                recovery = max(recovery, await load.recovery(settings, before, since))
+                await load.all_there(settings, count, timeout=150)
+                await load.committed_to_the_end(settings, count, timeout=60)
+    return Row("broker killed, data kept", rounds, await load.tally(settings, count), recovery)
 
 
 async def rebalances(place: Field, rounds: int) -> Row:

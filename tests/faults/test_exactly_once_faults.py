@@ -1,11 +1,7 @@
 """Worker processes in exactly-once mode that are stopped, killed and continued: on Apache Kafka."""
 
-import asyncio
-import os
 import random
-import shlex
 import signal
-import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -25,9 +21,6 @@ from tests.faults.load import (
 from tests.processes import kbert
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
-from worker.sink.admin import wait_until_ready
-
-RESTART = os.environ.get("KBERT_TEST_KAFKA_RESTART")
 
 
 def _environment(kafka: KafkaServer, **more: str) -> dict[str, str]:
@@ -112,38 +105,6 @@ async def test_workers_killed_at_random_moments_leave_every_id_exactly_once(
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
     assert found == _once_each(count)
-
-
-@pytest.mark.apache_kafka
-@pytest.mark.skipif(
-    RESTART is None, reason="needs the command that kills and restarts the broker: KBERT_TEST_KAFKA_RESTART"
-)
-@pytest.mark.parametrize("exactly_once", [False, True])
-@pytest.mark.timeout(400)
-async def test_a_broker_killed_and_restarted_loses_nothing(
-    exactly_once: bool, kafka: KafkaServer, topics: Topics, checkpoint: Path, tmp_path: Path
-) -> None:
-    assert RESTART is not None
-    settings = await worker_settings(kafka, topics, checkpoint)
-    if exactly_once:
-        settings = in_transactions(settings)
-    count = 20_000
-    await feed(settings, 0, count)
-    with kbert(WORKER, settings, tmp_path / "first.log", module=ENTRY):
-
-        async def some() -> bool:
-            return await outcomes(settings) > 500
-
-        await eventually(some, timeout=60, interval=0.0)
-        await asyncio.to_thread(subprocess.run, shlex.split(RESTART), check=True)
-        await wait_until_ready(kafka.bootstrap_servers, 120)
-        await feed(settings, count, 2_000)
-        # A worker may give up on a broker that is away for long; its supervisor starts another.
-        with kbert(WORKER, settings, tmp_path / "second.log", module=ENTRY):
-            found = await all_there(settings, count + 2_000, timeout=150)
-            await committed_to_the_end(settings, count + 2_000, timeout=60)
-    if exactly_once:
-        assert found == _once_each(count + 2_000)
 
 
 def _stopped(pid: int) -> bool:

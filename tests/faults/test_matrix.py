@@ -45,3 +45,20 @@ async def test_in_exactly_once_mode_nothing_is_lost_and_nothing_repeated(
         row = await getattr(scenarios, name)(place, 1)
     assert row.tally.messages > 0
     assert (row.tally.lost, row.tally.unfinished_committed, row.tally.repeated) == (0, 0, 0)
+
+
+@pytest.mark.apache_kafka
+@pytest.mark.skipif(
+    scenarios.RESTART is None,
+    reason="needs the command that kills and restarts the broker: KBERT_TEST_KAFKA_RESTART",
+)
+@pytest.mark.parametrize("exactly_once", [False, True])
+@pytest.mark.timeout(400)
+async def test_a_broker_killed_and_restarted_loses_nothing(
+    exactly_once: bool, kafka: KafkaServer, checkpoint: Path, tmp_path: Path
+) -> None:
+    async with scenarios.field_of(kafka, checkpoint, tmp_path, exactly_once=exactly_once) as place:
+        row = await scenarios.broker_restarted(place, 1)
+    assert (row.tally.lost, row.tally.unfinished_committed) == (0, 0)
+    if exactly_once:
+        assert row.tally.repeated == 0
