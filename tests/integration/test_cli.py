@@ -103,6 +103,9 @@ async def test_topics_are_made_and_described(kafka: KafkaServer) -> None:
     kafka.made_topics.extend(names.values())
     settings = settings_for(kafka.bootstrap_servers, idempotence=kafka.idempotence, **names)
     environment = environment_of(settings)
+    for role in ("raw", "signals"):
+        name = environment[f"KBERT_TRAFFIC__{role.upper()}"] = f"traffic-{role}-{os.getpid()}"
+        kafka.made_topics.append(name)
     before = json.loads(_kbert("topics", "--json", **environment).stdout)
     assert not any(topic["exists"] for topic in before)
     made = json.loads(_kbert("topics", "--create", "--json", **environment).stdout)

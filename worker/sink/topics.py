@@ -1,16 +1,19 @@
 """Making and describing the topics."""
 
+import asyncio
 import re
+import time
 from dataclasses import dataclass
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, ConnectionFailedError
 from worker.settings import Settings
 from worker.source.reaching import why_unreachable
 
+_KNOWN_SECONDS: Final = 10.0
 _DAY_MS: Final = 24 * 3600 * 1000
 _TOPIC_CONFIG: Final[dict[str, dict[str, str]]] = {
     "raw": {"retention.ms": str(7 * _DAY_MS)},
@@ -50,7 +53,7 @@ async def create_topics(settings: Settings) -> list[str]:
 
     Raises:
         ConfigurationError: the broker refuses; the message says what it answered.
-        ConnectionFailedError: no broker answers.
+        ConnectionFailedError: no broker answers, or it does not show what was made.
     """
     admin = await _connect(settings)
     try:
@@ -71,9 +74,24 @@ async def create_topics(settings: Settings) -> list[str]:
                 elif error is not TopicAlreadyExistsError:
                     answer = " ".join([error.__name__, *(m for m in message if m)])
                     raise ConfigurationError(f"Kafka refuses to create the topic {name}: {answer}.")
+        await _until_known(admin, created)
         return created
     finally:
         await admin.close()
+
+
+async def _until_known(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """Wait until the broker that answers has heard of them: in Apache Kafka its controller makes topics."""
+    deadline = time.monotonic() + _KNOWN_SECONDS
+    while names:
+        described = await admin.describe_topics(names)
+        names = [topic["topic"] for topic in described if topic["error_code"] or not topic["partitions"]]
+        if names and time.monotonic() > deadline:
+            raise ConnectionFailedError(
+                f"Kafka made {', '.join(names)}, and {_KNOWN_SECONDS:g} s later its broker does not know them: "
+                "look at its logs."
+            )
+        await asyncio.sleep(0.02 if names else 0)
 
 
 async def describe_topics(settings: Settings) -> list[TopicState]:
