@@ -88,8 +88,8 @@ async def _until_known(admin: AIOKafkaAdminClient, names: list[str]) -> None:
         names = [topic["topic"] for topic in described if topic["error_code"] or not topic["partitions"]]
         if names and time.monotonic() > deadline:
             raise ConnectionFailedError(
-                f"Kafka made {', '.join(names)}, and its broker still does not know them {_KNOWN_SECONDS:g} s "
-                "later: look at its logs."
+                f"Kafka made {', '.join(names)}, and {_KNOWN_SECONDS:g} s later its broker knows none: "
+                "look at its logs."
             )
         await asyncio.sleep(0.02 if names else 0)
 
