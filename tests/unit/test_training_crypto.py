@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from schemas.labels import ACTIONS, SENTIMENTS
 from tests.unit.training_toys import row, toy_rows, write_base, write_jsonl
+from worker.inference.load import load_model
 from worker.training.crypto import CryptoTrainConfig, train
 from worker.training.evaluate import report
 from worker.training.export import dequantise, loaded_tensors, quantise
@@ -22,7 +23,7 @@ from worker.training.heads import CRYPTO_HEADS, HeadSpec
 from worker.training.lexical import LexicalTeacher
 from worker.training.losses import head_loss, soft_target
 from worker.training.mixture import Round
-from worker.training.model import MultiHeadModel, grow_embeddings, load_encoder
+from worker.training.model import MultiHeadModel, finished, grow_embeddings, load_encoder
 from worker.training.objective import HeadsObjective
 from worker.training.parts import Parts, add_extra, divide
 from worker.training.predictions import Predictions, Truth, predict_logits
@@ -246,3 +247,26 @@ def test_spelled_pieces_read_as_before(base: Path) -> None:
     one, two = ("".join(tokenizer.id_to_token(i) or "?" for i in row) for row in (spelled, ids))
     assert one == two
     assert Speller(tokenizer).spell(ids, 0.0, random.Random(1)) == ids
+
+
+def test_a_finished_model_goes_on_with_its_vocabulary_and_heads(base: Path, tmp_path: Path) -> None:
+    first = train(config(base, tmp_path))
+    config_file = json.loads((first / "config.json").read_text(encoding="utf-8"))
+    further = CryptoTrainConfig.for_encoder(first, tmp_path / "further")
+    assert further.pooling == config_file["kbert"]["pooling"]
+    assert further.layers == config_file["num_hidden_layers"]
+    still = Round(epochs=1, batch=16, rate=1e-9, splices=0, replay=0, background=0, augmented=0.0)
+    settings = replace(config(first, tmp_path), out=tmp_path / "further", rounds=(still,), average=0.0)
+    second = train(settings)
+    before, after = (
+        load_model(str(folder), head_set="crypto", precision="fp32") for folder in (first, second)
+    )
+    texts = [item.text for item in toy_rows(20)]
+    for one, two in zip(before.classify(texts), after.classify(texts), strict=True):
+        assert one["sentiment_strength"] == two["sentiment_strength"]
+        assert one["certainty"] == pytest.approx(two["certainty"], abs=0.01)
+
+
+def test_a_plain_encoder_is_no_finished_model(base: Path, tmp_path: Path) -> None:
+    assert finished(base) is None
+    assert finished(tmp_path) is None

@@ -10,7 +10,9 @@ from worker.commands.common import AsJson, ModelRef, settings_in_force
 train_app = typer.Typer(no_args_is_help=True, help="Fine-tune a model.")
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a model on labelled data.")
 
-BaseDir = Annotated[Path, typer.Option(help="Directory of the pretrained encoder.")]
+BaseDir = Annotated[
+    Path, typer.Option(help="Directory of the pretrained encoder, or of a finished model to go on from.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores where absent.")]
 
 

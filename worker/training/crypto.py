@@ -37,6 +37,8 @@ PUBLISHED_ROUNDS: Final = (
     Round(epochs=5, batch=32, rate=2e-5, splices=0, replay=0, background=0, augmented=0.0),
 )
 """As BERT-base is commonly tuned; nothing is mixed in."""
+FURTHER_ROUNDS: Final = (Round(epochs=6, batch=64, rate=1e-4, splices=3000, fragments=0.5, spelled=0.1),)
+"""For a finished model that goes on."""
 BASE_SIZE: Final = 768
 """Hidden size from which an encoder counts as BERT-base and gets the published recipe."""
 
@@ -46,12 +48,12 @@ class CryptoTrainConfig:
     """What `kbert train crypto` is asked for; the defaults made the bundled model.
 
     ``data`` is split; ``extra`` is only learned from, without what is close to a held-back text. ``base``
-    holds a BERT encoder with its tokenizer.json, ``public`` the public sets (None skips the intermediate
-    stage), ``mlm`` files of unlabelled texts for masked-language modelling before it, ``init`` the folder of
-    an earlier run whose stages before the labelled texts are taken over. ``teacher`` names crypto models to
-    learn from as well. ``public_steps`` ends the public stage early, without waiting for its decay (None: one
-    pass). ``leave_out`` names registers that are kept out of training, to see how the model does on other
-    text.
+    holds a BERT encoder with its tokenizer.json, or a finished model to go on from, heads and all. ``public``
+    is the folder of the public sets (None skips the intermediate stage), ``mlm`` files of unlabelled texts
+    for masked-language modelling before it, ``init`` the folder of an earlier run whose stages before the
+    labelled texts are taken over. ``teacher`` names crypto models to learn from as well. ``public_steps``
+    ends the public stage early, without waiting for its decay (None: one pass). ``leave_out`` names registers
+    that are kept out of training, to see how the model does on other text.
     """
 
     base: Path
@@ -85,15 +87,21 @@ class CryptoTrainConfig:
 
     @classmethod
     def for_encoder(cls, base: Path, out: Path, **given: Any) -> "CryptoTrainConfig":
-        """The defaults that suit the encoder in ``base``: those above, or the published ones for BERT-base.
+        """The defaults that suit what ``base`` holds: those above for a small encoder, the published ones for
+        BERT-base, those to go on with for a finished model.
 
         ``given`` goes before both. Raises ConfigurationError where the folder holds no config.json.
         """
         path = base / "config.json"
         if not path.is_file():
             raise ConfigurationError(f"{path} is missing: --base takes the folder of a BERT encoder")
+        config = json.loads(path.read_text(encoding="utf-8"))
         published: dict[str, Any] = {}
-        if json.loads(path.read_text(encoding="utf-8")).get("hidden_size", 0) >= BASE_SIZE:
+        if "kbert" in config:
+            kept = ("name", "pooling", "text_prefix", "max_length")
+            published = {key: config["kbert"][key] for key in kept if key in config["kbert"]}
+            published |= {"layers": config["num_hidden_layers"], "rounds": FURTHER_ROUNDS}
+        elif config.get("hidden_size", 0) >= BASE_SIZE:
             published = {
                 "name": "kbert-crypto",
                 "layers": 1_000,
@@ -222,10 +230,13 @@ class _Recipe:
         return encoder
 
     def intermediate(self, encoder: "BertModel", public: Sequence[Example]) -> "MultiHeadModel":
-        """The public stage, or its result from the folder ``init``; without either, fresh heads."""
+        """The public stage, or its result from the folder ``init``; without either, fresh heads.
+
+        A finished model has it behind itself.
+        """
         import torch
 
-        from worker.training.model import MultiHeadModel
+        from worker.training.model import MultiHeadModel, finished
         from worker.training.objective import HeadsObjective
         from worker.training.trainer import StageConfig
 
@@ -235,7 +246,7 @@ class _Recipe:
         model = MultiHeadModel(encoder, heads, config.pooling, 0.1)
         if done.is_file():
             model.load_state_dict(torch.load(done, weights_only=True))
-        elif public:
+        elif public and finished(config.base) is None:
             stage = StageConfig(
                 name="public",
                 epochs=1,
@@ -297,12 +308,16 @@ class _Recipe:
         from worker.training.background import load_background
         from worker.training.distil import ModelTeacher
         from worker.training.lexical import LexicalTeacher
+        from worker.training.model import finished
 
         config = self.config
         torch.manual_seed(config.seed + 1)
         model.add_heads(CRYPTO_HEADS)
         source, target = SENTIMENT_FROM_RATING
-        if source in model.heads:
+        before = finished(config.base)
+        if before is not None:
+            model.adopt_heads(before)
+        elif source in model.heads:
             # Ratings of films and outlooks of prices are two scales of the same five steps.
             model.heads[target].load_state_dict(model.heads[source].state_dict())
         model.set_dropout(config.dropout)

@@ -16,7 +16,7 @@ from worker.training.examples import Example
 
 _DATA: Final = Path(__file__).parent / "data"
 PACKAGED: Final = (_DATA / "crypto_ko.jsonl.gz",)
-EXTRA: Final = tuple(_DATA / f"{name}_ko.jsonl.gz" for name in ("short", "chatter", "real"))
+EXTRA: Final = tuple(_DATA / f"{name}_ko.jsonl.gz" for name in ("short", "chatter", "real", "talk"))
 """Packaged texts that are only learned from, never judged on."""
 _LISTS: Final = ("coins", "emotions")
 _SUFFIXES: Final = (".jsonl", ".csv")

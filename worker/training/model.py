@@ -1,6 +1,7 @@
 """The model in training: an encoder with mean pooling and any number of linear heads."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,10 +24,24 @@ def _table(rows: Tensor, padding: int | None = None) -> nn.Embedding:
     return nn.Embedding(count, width, padding, _weight=rows.detach().clone())
 
 
+def finished(base: Path) -> "dict[str, Tensor] | None":
+    """Parameters of the finished model in ``base``, float32, as its signals' worker reads them.
+
+    None where the folder holds a plain encoder. Raises CheckpointError where the model is damaged.
+    """
+    path = base / "config.json"
+    if not path.is_file() or "kbert" not in json.loads(path.read_text(encoding="utf-8")):
+        return None
+    from worker.inference.checkpoint import load_checkpoint, resolve
+
+    return load_checkpoint(resolve(str(base), offline=True)).state
+
+
 def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "BertModel":
     """The first ``layers`` layers of a Hugging Face BertModel, float32, positions cut to ``max_length``.
 
-    Raises ConfigurationError where the folder holds no config.json or no BERT.
+    ``base`` may also hold a finished model of this project. Raises ConfigurationError where it holds no
+    config.json or no BERT.
     """
     import torch
     from transformers import AutoConfig, BertModel
@@ -46,7 +61,13 @@ def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "B
     # It reports every layer that is left out on purpose.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    encoder = BertModel.from_pretrained(base, config=config, add_pooling_layer=False, dtype=torch.float32)
+    state = finished(base)
+    if state is None:
+        encoder = BertModel.from_pretrained(base, config=config, add_pooling_layer=False, dtype=torch.float32)
+    else:
+        encoder = BertModel(config, add_pooling_layer=False)
+        names = encoder.state_dict().keys()
+        encoder.load_state_dict({name: state[f"bert.{name}"] for name in names})
     positions = min(max_length, config.max_position_embeddings)
     embeddings = encoder.embeddings
     embeddings.position_embeddings = _table(embeddings.position_embeddings.weight[:positions])
@@ -95,6 +116,12 @@ class MultiHeadModel(nn.Module):
                 nn.init.normal_(layer.weight, std=0.02)
                 nn.init.constant_(layer.bias, 0.5 if head.kind == "score" else 0.0)
                 self.heads[head.name] = layer
+
+    def adopt_heads(self, state: "Mapping[str, Tensor]") -> None:
+        """Take over the heads of a finished model, by their names there."""
+        for name, head in self.heads.items():
+            if f"{name}.weight" in state:
+                head.load_state_dict({part: state[f"{name}.{part}"] for part in ("weight", "bias")})
 
     def set_dropout(self, share: float) -> None:
         """Set the dropout of the encoder's embeddings and sublayers; its attention keeps none."""
