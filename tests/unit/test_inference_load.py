@@ -166,19 +166,27 @@ class TestDevices:
             assert choose_device("auto").type == kind
 
     @pytest.mark.parametrize(
-        ("found", "dtype"),
+        ("found", "seconds", "dtype"),
         [
-            ({"avx512_bf16": True}, torch.bfloat16),
-            ({"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
-            ({"avx512_f": True, "avx512_bf16": False}, torch.float32),
-            ({}, torch.float32),
+            ({"avx512_bf16": True}, 0.5, torch.bfloat16),
+            ({"avx512_bf16": True}, 2.0, torch.float32),
+            ({"amx_bf16": True, "avx512_bf16": False}, 0.5, torch.bfloat16),
+            ({"avx512_f": True, "avx512_bf16": False}, 0.5, torch.float32),
+            ({}, 0.5, torch.float32),
         ],
     )
     def test_auto_precision_on_a_cpu(
-        self, found: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+        self, found: dict[str, bool], seconds: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """``seconds`` of a product in bf16, where one in fp32 takes 1."""
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
-        assert choose_dtype("auto", CPU) == dtype
+        taken = {torch.float32: 1.0, torch.bfloat16: seconds}
+        monkeypatch.setattr(devices, "_product_seconds", taken.__getitem__)
+        devices.bf16_pays.cache_clear()
+        try:
+            assert choose_dtype("auto", CPU) == dtype
+        finally:
+            devices.bf16_pays.cache_clear()
 
     @pytest.mark.parametrize(
         ("capability", "dtype"),

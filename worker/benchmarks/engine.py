@@ -16,11 +16,11 @@ from worker.benchmarks.transformers_peer import TransformersPeer
 from worker.inference.architecture import expected_sizes
 from worker.inference.config import EncoderShape
 from worker.inference.devices import (
+    bf16_pays,
     calm_openmp,
     choose_device,
     choose_dtype,
     choose_threads,
-    multiplies_bf16,
 )
 from worker.inference.tokenising import EncodedText
 
@@ -193,7 +193,7 @@ def precisions_of(device: "torch.device") -> list[str]:
 
     if device.type == "cuda":
         return ["bf16"] if choose_dtype("auto", device).itemsize == 2 else ["fp32"]
-    found = ["bf16"] if multiplies_bf16() else ["fp32"]
+    found = ["bf16"] if bf16_pays() else ["fp32"]
     return [*found, "int8"] if int8_runs() else found
 
 

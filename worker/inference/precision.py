@@ -20,7 +20,7 @@ import torch
 
 from worker.inference.attention import TiledAttention
 from worker.inference.config import EncoderShape, HeadSet
-from worker.inference.devices import choose_dtype, multiplies_bf16
+from worker.inference.devices import bf16_pays, choose_dtype, multiplies_bf16
 from worker.inference.encoder import Encoder
 from worker.inference.engine import HeadOutputs
 from worker.inference.errors import DeviceError
@@ -161,10 +161,11 @@ def layer_speeds(state: Mapping[str, torch.Tensor], shape: EncoderShape, threads
 
     runs: dict[str, Callable[[], torch.Tensor]] = {}
     with torch.inference_mode(), _threads(threads):
-        outer = torch.bfloat16 if multiplies_bf16() else torch.float32
+        outer = torch.bfloat16 if bf16_pays() else torch.float32
         runs["fp32"] = encoder(FloatKernels(shape.activation, torch.float32, cpu), torch.float32)
         if multiplies_bf16():
-            runs["bf16"] = encoder(FloatKernels(shape.activation, outer, cpu), outer)
+            half = torch.bfloat16
+            runs["bf16"] = encoder(FloatKernels(shape.activation, half, cpu), half)
         if int8_runs():
             observing = ObservingKernels(shape.activation, outer)
             encoder(observing, outer)()

@@ -64,7 +64,7 @@ class HeadsObjective:
     def loss(self, model: MultiHeadModel, batch: Batch, weights: "dict[str, Tensor]") -> "Tensor":
         """The encoder in mixed precision, the heads in float32."""
         device = next(model.parameters()).device
-        with autocast(device, model.bert.config.hidden_size):
+        with autocast(device):
             vector = model.pooled(batch.ids.to(device), batch.mask.to(device))
         outputs = {
             name: head(model.dropout(vector)) for name, head in model.heads.items() if name in batch.targets
@@ -123,7 +123,7 @@ class MaskedObjective:
         ids = batch.ids.masked_fill(chosen & (draw < 0.8), self.mask_id)
         ids = torch.where(chosen & (draw >= 0.9), torch.randint(self.size, ids.shape), ids)
         table = model.bert.embeddings.word_embeddings.weight
-        with autocast(device, model.bert.config.hidden_size):
+        with autocast(device):
             states = model.bert(input_ids=ids.to(device), attention_mask=batch.mask.to(device))
             hidden = model.transform(states.last_hidden_state[chosen.to(device)])
             logits = functional.linear(hidden, table, model.bias)
