@@ -141,7 +141,7 @@ async def run_services(settings: Settings, names: list[str], stop: asyncio.Event
     """Run services side by side; the first failure stops all of them and is raised."""
     exposed = None
     if settings.metrics.port is not None:
-        exposed = expose(settings.metrics.host, settings.metrics.port)
+        exposed = expose(settings.metrics.host, settings.metrics.port, settings.metrics.token)
     beating = asyncio.create_task(_beat())
     try:
         async with asyncio.TaskGroup() as group:

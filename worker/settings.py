@@ -457,10 +457,13 @@ class BotSettings(_Section):
 
 
 class MetricsSettings(_Section):
-    """Prometheus metrics."""
+    """Prometheus metrics and probes."""
 
     port: int | None = Field(default=None, ge=1, le=65535, description="Off where absent.")
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", description="Beyond this machine only with a token.")
+    token: SecretStr | None = Field(
+        default=None, min_length=16, description="Bearer token that /metrics then asks for; probes ask none."
+    )
 
 
 class LogSettings(_Section):

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from worker.errors import ConfigurationError
 from worker.telemetry.endpoint import expose
@@ -33,7 +34,7 @@ def health(clock: Clock) -> Health:
 
 @pytest.fixture
 def address(health: Health) -> Iterator[str]:
-    server = expose("127.0.0.1", 0, health)
+    server = expose("127.0.0.1", 0, health=health)
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -88,3 +89,34 @@ async def test_who_waits_for_redis_is_not_ended() -> None:
     with pytest.raises(StalledError, match="Redis does not answer"):
         await watch("test", 0.2, look)
     assert looks > 50
+
+
+def test_metrics_beyond_this_machine_only_with_a_token() -> None:
+    with pytest.raises(ConfigurationError, match=r"metrics\.token \(KBERT_METRICS__TOKEN\)") as refused:
+        expose("0.0.0.0", 0)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_token_guards_the_metrics_and_not_the_probes(health: Health) -> None:
+    server = expose("127.0.0.1", 0, SecretStr("0123456789abcdef"), health)
+    address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        for headers in (
+            {},
+            {"Authorization": "Bearer 0123456789abcdeX"},
+            {"Authorization": "0123456789abcdef"},
+        ):
+            answer = httpx.get(f"{address}/metrics", headers=headers)
+            assert (answer.status_code, "kbert_" in answer.text) == (401, False)
+        good = httpx.get(f"{address}/metrics", headers={"Authorization": "Bearer 0123456789abcdef"})
+        assert (good.status_code, "kbert_" in good.text) == (200, True)
+        assert httpx.get(f"{address}/readyz").status_code == 503  # it answers: nothing is ready here
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_who_scrapes_without_end_is_slowed_down(address: str) -> None:
+    answers = [httpx.get(f"{address}/metrics").status_code for _ in range(40)]
+    assert answers[0] == 200
+    assert 429 in answers

@@ -6,8 +6,8 @@ import socket
 import pytest
 from pydantic import SecretStr
 
+from worker.binding import check_binding
 from worker.errors import ConfigurationError
-from worker.serve.guard import check_binding
 from worker.serve.server import bound_socket, run_serve
 from worker.settings import ServeSettings, load_settings
 
@@ -15,14 +15,14 @@ from worker.settings import ServeSettings, load_settings
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "example.org"])
 def test_beyond_this_machine_only_with_a_token(host: str) -> None:
     with pytest.raises(ConfigurationError, match=r"serve\.token \(KBERT_SERVE__TOKEN\)") as refused:
-        check_binding(ServeSettings(host=host))
+        check_binding("serve", host, None)
     assert "\n" not in str(refused.value)
-    check_binding(ServeSettings(host=host, token=SecretStr("0123456789abcdef")))
+    check_binding("serve", host, SecretStr("0123456789abcdef"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_this_machine_needs_none(host: str) -> None:
-    check_binding(ServeSettings(host=host))
+    check_binding("serve", host, None)
 
 
 async def test_refused_before_anything_connects() -> None:

@@ -9,8 +9,9 @@ from pydantic import SecretStr
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from worker.rate_limit import RateLimit, client_of
 from worker.serve.guard import Guard
-from worker.serve.limit import RateLimit, StreamLimit, client_of
+from worker.serve.limit import StreamLimit
 from worker.settings import ServeSettings
 
 

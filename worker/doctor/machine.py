@@ -28,7 +28,7 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
                 "set it to 32 random bytes, and keep it",
             )
         )
-    yield _binding(settings)
+    yield from _bindings(settings)
 
 
 def _temporary() -> Finding:
@@ -52,11 +52,16 @@ def _hub_cache() -> Finding:
     return ok("hub cache", f"{home} has {free / 2**30:.1f} GiB free")
 
 
-def _binding(settings: Settings) -> Finding:
-    from worker.serve.guard import check_binding
+def _bindings(settings: Settings) -> Iterator[Finding]:
+    from worker.binding import check_binding
 
-    try:
-        check_binding(settings.serve)
-    except ConfigurationError as error:
-        return fail("serve", str(error))
-    return ok("serve", f"{settings.serve.host}, {'with' if settings.serve.token else 'without'} a token")
+    listening = [("serve", settings.serve.host, settings.serve.token)]
+    if settings.metrics.port is not None:
+        listening.append(("metrics", settings.metrics.host, settings.metrics.token))
+    for section, host, token in listening:
+        try:
+            check_binding(section, host, token)
+        except ConfigurationError as error:
+            yield fail(section, str(error))
+        else:
+            yield ok(section, f"{host}, {'with' if token else 'without'} a token")

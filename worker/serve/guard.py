@@ -1,8 +1,6 @@
 """What stands before every request: who may ask, and which headers go with the answer."""
 
 import contextlib
-import hmac
-import ipaddress
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -12,9 +10,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from worker.errors import ConfigurationError
+from worker.binding import bears
+from worker.rate_limit import RateLimit, client_of
 from worker.serve import metrics
-from worker.serve.limit import RateLimit, StreamLimit, client_of
+from worker.serve.limit import StreamLimit
 from worker.settings import ServeSettings
 
 _ALIVE: Final = "/healthz"
@@ -36,27 +35,6 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
-
-
-def check_binding(settings: ServeSettings) -> None:
-    """Refuse to stand open on a network.
-
-    Raises:
-        ConfigurationError: bound beyond this machine without a token.
-    """
-    if settings.token is None and not is_loopback(settings.host):
-        raise ConfigurationError(
-            f"serve.host (KBERT_SERVE__HOST) is {settings.host}, which others can reach: set serve.token "
-            "(KBERT_SERVE__TOKEN) to a secret of 16 characters or more, or bind to 127.0.0.1."
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Guard:
@@ -113,11 +91,9 @@ class Guard:
             origin = headers.get("origin")
             if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
                 return _refused(403, "pages of other origins may not connect")
-        if self._token is not None and path.startswith(_PROTECTED):
-            scheme, _, given = headers.get("authorization", "").partition(" ")
-            matches = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token)
-            if scheme.lower() != "bearer" or not matches:
-                return _refused(401, "send the header Authorization: Bearer <serve.token>")
+        needed = self._token if path.startswith(_PROTECTED) else None
+        if needed is not None and not bears(headers.get("authorization", ""), needed):
+            return _refused(401, "send the header Authorization: Bearer <serve.token>")
         return None
 
 

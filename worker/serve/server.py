@@ -13,11 +13,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from schemas.aggregates import AggregateChange
+from worker.binding import check_binding
 from worker.clients import Aggregates, Narrative, SignalStream
 from worker.coins import load_catalogue
 from worker.errors import ConfigurationError, ConnectionFailedError, KbertError
 from worker.serve.api import build_api
-from worker.serve.guard import check_binding
 from worker.serve.hub import Hub
 from worker.serve.recent import RecentSignals
 from worker.serve.state import ServeState
@@ -47,7 +47,7 @@ async def run_serve(settings: Settings, stop: asyncio.Event) -> None:
         ConfigurationError: bound beyond this machine without a token, or the port is taken.
         ConnectionFailedError: Kafka or Redis does not answer at the start.
     """
-    check_binding(settings.serve)
+    check_binding("serve", settings.serve.host, settings.serve.token)
     with bound_socket(settings.serve) as listening:
         async with serving_state(settings) as state:
             log.info("serve.ready", address=page_address(settings.serve, listening.getsockname()[1]))

@@ -3,27 +3,42 @@
 /metrics  Prometheus text format
 /healthz  200 while the event loop turns: restart the process otherwise
 /readyz   200 while every part works; the body says what each lacks
+
+Beyond this machine /metrics asks for a bearer token; the probes of an orchestrator carry none.
 """
 
 import json
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import SecretStr
 
+from worker.binding import bears, check_binding
 from worker.errors import ConfigurationError
+from worker.rate_limit import RateLimit, client_of
 from worker.telemetry.health import HEALTH, Health
+
+_READS_PER_SECOND: Final = 5.0
+_READS_AT_ONCE: Final = 20
+"""Of one address; a scrape costs some 10 ms of the process."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     health: ClassVar[Health]
+    token: ClassVar[bytes | None]
+    rate: ClassVar[RateLimit]
     timeout = 10.0  # a client that says nothing gives its thread back
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path == "/metrics":
+        if path == "/metrics" and self.rate.wait(client_of(self.client_address[0])):
+            self._answer(HTTPStatus.TOO_MANY_REQUESTS, "text/plain", b"ask less often\n")
+        elif path == "/metrics" and not self._may_read():
+            self._answer(HTTPStatus.UNAUTHORIZED, "text/plain", b"Authorization: Bearer <metrics.token>\n")
+        elif path == "/metrics":
             self._answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest())
         elif path == "/healthz":
             problem = self.health.alive()
@@ -35,6 +50,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(self.health.ready(), parts)
         else:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /healthz or /readyz\n")
+
+    def _may_read(self) -> bool:
+        return self.token is None or bears(self.headers.get("Authorization", ""), self.token)
 
     def _say(self, works: bool, parts: dict[str, str]) -> None:
         body = {"status": "ok" if works else "unavailable", "parts": parts}
@@ -56,13 +74,21 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
-def expose(host: str, port: int, health: Health = HEALTH) -> ThreadingHTTPServer:
+def expose(
+    host: str, port: int, token: SecretStr | None = None, health: Health = HEALTH
+) -> ThreadingHTTPServer:
     """Serve metrics and probes from daemon threads; port 0 takes a free one.
 
     Raises:
-        ConfigurationError: nothing can listen there.
+        ConfigurationError: nothing can listen there, or others could read there without a token.
     """
-    handler = type("_HandlerOf", (_Handler,), {"health": health})
+    check_binding("metrics", host, token)
+    own = {
+        "health": health,
+        "token": None if token is None else token.get_secret_value().encode(),
+        "rate": RateLimit(_READS_PER_SECOND, _READS_AT_ONCE),
+    }
+    handler = type("_HandlerOf", (_Handler,), own)
     try:
         server = _Server((host, port), handler)
     except OSError as error:
