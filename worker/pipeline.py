@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -257,6 +258,7 @@ class Pipeline:
         return [_Work(record, message, e) for (record, message), e in zip(read, encoded, strict=True)]
 
     def _signals(self, works: Sequence[_Work], outputs: HeadOutputs) -> _Outcome:
+        processed_at = datetime.now(UTC)
         signals = [
             self._task.signal(
                 work.message,
@@ -266,6 +268,7 @@ class Pipeline:
                     record_time(work.record.timestamp),
                     self._settings.source.max_future,
                 ),
+                processed_at=processed_at,
                 prediction=prediction,
                 truncated=work.encoded.truncated,
             )
