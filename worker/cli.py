@@ -280,7 +280,7 @@ def bench_engine(
 @bench_app.command("pipeline")
 def bench_pipeline(
     as_json: AsJson = False,
-    messages: Annotated[int, typer.Option(min=64, help="A repeat, through the engine.")] = 600,
+    messages: Annotated[int, typer.Option(min=64, help="A repeat, through the engine.")] = 1_200,
     null_messages: Annotated[int, typer.Option(min=1_000, help="A repeat, without one.")] = 40_000,
     repeats: Annotated[int, typer.Option(min=1)] = 3,
     quix_python: Annotated[

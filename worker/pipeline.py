@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -234,10 +235,11 @@ class Pipeline:
         """Decode and tokenise; what cannot be read becomes a dead letter."""
         read: list[tuple[Record, RawMessage]] = []
         refused = _Outcome([], [])
+        max_bytes = self._settings.source.max_payload_bytes
         began = monotonic()
         for record in records:
             try:
-                read.append((record, decode(record.value, self._settings.source.max_payload_bytes)))
+                read.append((record, decode(record.value, max_bytes)))
             except BadMessageError as error:
                 self._refuse(refused, record, error.reason, error.detail)
         decoded = monotonic()
@@ -257,15 +259,15 @@ class Pipeline:
         return [_Work(record, message, e) for (record, message), e in zip(read, encoded, strict=True)]
 
     def _signals(self, works: Sequence[_Work], outputs: HeadOutputs) -> _Outcome:
+        max_future, processed_at = self._settings.source.max_future, datetime.now(UTC)
         signals = [
             self._task.signal(
                 work.message,
                 message_id=work.message.id or _record_id(work.record),
                 published_at=event_time(
-                    work.message.published_at,
-                    record_time(work.record.timestamp),
-                    self._settings.source.max_future,
+                    work.message.published_at, record_time(work.record.timestamp), max_future
                 ),
+                processed_at=processed_at,
                 prediction=prediction,
                 truncated=work.encoded.truncated,
             )

@@ -7,9 +7,8 @@ signals, but what decides is the fence in Redis: whatever is read again changes 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
-import orjson
 import structlog
 
 from worker.aggregates.project import DataLostError
@@ -71,8 +70,8 @@ class Projector(Protocol):
         """Forget partitions."""
         ...
 
-    async def apply(self, batch: Mapping[Partition, Sequence[tuple[int, Mapping[str, Any]]]]) -> Outcome:
-        """Apply records in offset order, or raise DataLostError."""
+    async def apply(self, batch: Mapping[Partition, Sequence[tuple[int, bytes]]]) -> Outcome:
+        """Apply signals as JSON in offset order, or raise DataLostError."""
         ...
 
 
@@ -182,9 +181,8 @@ class Projection:
                 commit_at = loop.time() + _COMMIT_SECONDS
 
     async def _apply(self, polled: dict[Partition, list[SignalRecord]]) -> None:
-        batch = {partition: [_parsed(record) for record in records] for partition, records in polled.items()}
         try:
-            applied = await self._projector.apply(batch)
+            applied = await self._projector.apply(polled)
         except DataLostError as lost:
             metrics.PROJECTION_REWINDS.labels(self._name).inc()
             log.warning(f"{self._name}.rewind", reason=str(lost))
@@ -230,12 +228,3 @@ class Projection:
         self, committed: dict[Partition, int | None], ends: dict[Partition, int] | None
     ) -> dict[Partition, int]:
         return await self._projector.assign(committed, self._margin, ends)
-
-
-def _parsed(record: SignalRecord) -> tuple[int, dict[str, object]]:
-    """What is no JSON object becomes an empty one, which the aggregator rejects with its offset."""
-    try:
-        value = orjson.loads(record.value)
-    except orjson.JSONDecodeError:
-        value = {}
-    return record.offset, value if isinstance(value, dict) else {}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, Protocol
 
 from schemas.messages import RawMessage
@@ -10,8 +11,8 @@ from schemas.signals import ModelInfo
 from worker.coins import CoinTagger
 from worker.settings import SinkSettings
 from worker.sink.producer import OutRecord
-from worker.sink.signals import CryptoSignalBuilder, signal_record
-from worker.sink.traffic_signals import traffic_record, traffic_signal
+from worker.sink.signals import CryptoSignalBuilder, signal_records
+from worker.sink.traffic_signals import traffic_records, traffic_signal
 from worker.source.decoding import message_text
 
 
@@ -28,6 +29,7 @@ class Task(Protocol):
         *,
         message_id: str,
         published_at: datetime,
+        processed_at: datetime,
         prediction: Mapping[str, Any],
         truncated: bool,
     ) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class CryptoTask:
         *,
         message_id: str,
         published_at: datetime,
+        processed_at: datetime,
         prediction: Mapping[str, Any],
         truncated: bool,
     ) -> dict[str, Any]:
@@ -68,6 +71,7 @@ class CryptoTask:
             message,
             message_id=message_id,
             published_at=published_at,
+            processed_at=processed_at,
             coins=self._tagger.tag(message_text(message)),
             prediction=prediction,
             truncated=truncated,
@@ -75,7 +79,7 @@ class CryptoTask:
 
     def records(self, topic: str, signals: Sequence[Mapping[str, Any]]) -> list[OutRecord]:
         """Keyed by the first coin."""
-        return [signal_record(topic, signal) for signal in signals]
+        return signal_records(topic, signals)
 
     def classes(self, signals: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
         """Sentiment, action, and every emotion."""
@@ -104,6 +108,7 @@ class TrafficTask:
         *,
         message_id: str,
         published_at: datetime,
+        processed_at: datetime,
         prediction: Mapping[str, Any],
         truncated: bool,
     ) -> dict[str, Any]:
@@ -113,13 +118,14 @@ class TrafficTask:
             self._model,
             message_id=message_id,
             published_at=published_at,
+            processed_at=processed_at,
             prediction=prediction,
             truncated=truncated,
         )
 
     def records(self, topic: str, signals: Sequence[Mapping[str, Any]]) -> list[OutRecord]:
         """Keyed by id."""
-        return [traffic_record(topic, signal) for signal in signals]
+        return traffic_records(topic, signals)
 
     def classes(self, signals: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
         """The label."""
@@ -128,13 +134,13 @@ class TrafficTask:
 
 def crypto_classes(signals: Sequence[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
     """How many of the signals have each sentiment, action and emotion."""
-    found: Counter[tuple[str, str]] = Counter()
-    for signal in signals:
-        found["sentiment_strength", signal["sentiment_strength"]] += 1
-        found["action_signal", signal["action_signal"]] += 1
-        for emotion in signal["emotions"]:
-            found["emotions", emotion] += 1
-    return found
+    # Counter counts an iterable in C.
+    found = {
+        "sentiment_strength": Counter(signal["sentiment_strength"] for signal in signals),
+        "action_signal": Counter(signal["action_signal"] for signal in signals),
+        "emotions": Counter(chain.from_iterable(signal["emotions"] for signal in signals)),
+    }
+    return Counter({(name, value): n for name, counts in found.items() for value, n in counts.items()})
 
 
 def article_text(title: str, body: str, separator: str) -> str:

@@ -40,7 +40,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish(self, item: tuple[int, int, int]) -> None:
         partition, generation, offset = item
         if generation == self.generation[partition]:  # the source asks the claim
-            self.ledger.finish(partition, offset)
+            self.ledger.finish(partition, [offset])
             self.unfinished[partition].discard(offset)
 
     @rule(partition=PARTITIONS)
@@ -86,7 +86,7 @@ def test_the_position_is_the_first_unfinished_offset(order: list[int]) -> None:
     ledger.track("p", range(12))
     done: set[int] = set()
     for offset in order:
-        ledger.finish("p", offset)
+        ledger.finish("p", [offset])
         done.add(offset)
         expected = next((o for o in range(12) if o not in done), 12)
         assert ledger.committable() == {"p": expected}
@@ -103,5 +103,5 @@ def test_finishing_after_release_is_ignored() -> None:
     ledger: OffsetLedger[str] = OffsetLedger()
     ledger.track("p", [0])
     ledger.release(["p"])
-    ledger.finish("p", 0)
+    ledger.finish("p", [0])
     assert ledger.committable() == {}

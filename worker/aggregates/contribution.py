@@ -1,8 +1,10 @@
 """What one signal adds, and to which buckets: pure, and the same on every replay."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
+
+import orjson
 
 from schemas.labels import ACTIONS, EMOTIONS, POLARITY, SENTIMENTS
 from schemas.signals import CryptoSignal
@@ -28,7 +30,6 @@ MAX_FUTURE_MS: Final = 60_000
 year 9999 would hold its bucket for ever. The source clamps to the broker's clock before this."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 
 # Columns of a bucket, see buckets.ROW.
 MESSAGES: Final = 0
@@ -69,8 +70,21 @@ class Contribution(NamedTuple):
     author: str | None
 
 
-def contribution(signal: Mapping[str, Any] | CryptoSignal, relevant_from: float) -> Contribution:
-    """Read a signal: a parsed JSON object, or the contract's model.
+Signal = bytes | Mapping[str, Any] | CryptoSignal
+"""JSON, what is parsed of it, or the contract's model."""
+
+
+def parsed(signal: bytes) -> Mapping[str, Any]:
+    """The fields of a JSON object; none of what is no such object, so that it is rejected for them."""
+    try:
+        value = orjson.loads(signal)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def contribution(signal: Signal, relevant_from: float) -> Contribution:
+    """Read a signal. JSON is best given as it is: its many objects are gone before the next is parsed.
 
     Args:
         signal: needs ``id``, ``published_at``, ``processed_at``, ``coins``, the two classes,
@@ -80,7 +94,11 @@ def contribution(signal: Mapping[str, Any] | CryptoSignal, relevant_from: float)
     Raises:
         RejectedSignalError: a field is missing or has no sense.
     """
-    fields: Mapping[str, Any] = vars(signal) if isinstance(signal, CryptoSignal) else signal
+    fields: Mapping[str, Any]
+    if isinstance(signal, bytes):
+        fields = parsed(signal)
+    else:
+        fields = vars(signal) if isinstance(signal, CryptoSignal) else signal
     try:
         identity = fields["id"]
         certainty, relevance, toxicity = fields["certainty"], fields["relevance"], fields["toxicity"]
@@ -147,4 +165,5 @@ def _milliseconds(time: str | datetime) -> int:
     moment = datetime.fromisoformat(time) if isinstance(time, str) else time
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MILLISECOND
+    age = moment - _EPOCH
+    return age.days * 86_400_000 + age.seconds * 1_000 + age.microseconds // 1_000

@@ -5,17 +5,15 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 from uuid import uuid4
 
 import structlog
 
 from schemas.aggregates import AggregateChange
-from schemas.signals import CryptoSignal
 from schemas.windows import MARKET
 from worker.aggregates.apply import apply_command, key_names, partition_field, standing_fences
 from worker.aggregates.buckets import CoinDelta, Partition, fold
-from worker.aggregates.contribution import Contribution, RejectedSignalError, contribution
+from worker.aggregates.contribution import Contribution, RejectedSignalError, Signal, contribution
 from worker.aggregates.keys import Keys
 from worker.aggregates.repeats import RepeatWindow
 from worker.aggregates.store import Command, RedisStore
@@ -23,7 +21,6 @@ from worker.errors import ConfigurationError, KbertError
 
 log = structlog.get_logger(__name__)
 
-Signal = Mapping[str, Any] | CryptoSignal
 Records = Sequence[tuple[int, Signal]]
 """Offsets and signals of one partition, in offset order."""
 

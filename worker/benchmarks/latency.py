@@ -16,7 +16,7 @@ from worker.benchmarks.drain import drain
 from worker.benchmarks.engine import BERT_BASE, Report, base_engine, precisions_of, random_state
 from worker.benchmarks.load_generator import Load
 from worker.benchmarks.machine import describe_machine
-from worker.benchmarks.raw_topic import fill, on_broker, payloads, with_own_topics
+from worker.benchmarks.raw_topic import answered_soon, fill, on_broker, payloads, with_own_topics
 from worker.coins import CoinTagger, load_catalogue
 from worker.embedded import EmbeddedKafka
 from worker.errors import KbertError
@@ -80,7 +80,7 @@ async def bench_latency(
     rates: dict[str, list[float]] = {rule: [] for rule in RULES}
     echoed: list[Milliseconds] = []
     async with EmbeddedKafka() as kafka:
-        local = on_broker(settings, kafka.bootstrap_servers)
+        local = answered_soon(on_broker(settings, kafka.bootstrap_servers))
         backlog = with_own_topics(local)
         count = max(_WARM_UP, int(3_000 / service["full_batch"] * service["messages_of_a_full_batch"]))
         await fill(backlog, payloads(count))

@@ -30,7 +30,7 @@ from worker.settings import (
     load_settings,
 )
 from worker.sink.producer import OutRecord
-from worker.sink.signals import CryptoSignalBuilder, signal_record
+from worker.sink.signals import CryptoSignalBuilder, signal_records
 from worker.source.decoding import message_text
 from worker.tasks import crypto_classes
 
@@ -73,6 +73,7 @@ class _NullTask:
         *,
         message_id: str,
         published_at: datetime,
+        processed_at: datetime,
         prediction: Mapping[str, Any],
         truncated: bool,
     ) -> dict[str, Any]:
@@ -80,6 +81,7 @@ class _NullTask:
             message,
             message_id=message_id,
             published_at=published_at,
+            processed_at=processed_at,
             coins=[],
             prediction=prediction,
             truncated=truncated,
@@ -89,7 +91,7 @@ class _NullTask:
         return crypto_classes(signals)
 
     def records(self, topic: str, signals: Sequence[Mapping[str, Any]]) -> list[OutRecord]:
-        return [signal_record(topic, signal) for signal in signals]
+        return signal_records(topic, signals)
 
 
 class _Samples:

@@ -60,7 +60,7 @@ class BenchClassifier:
 async def bench_pipeline(
     settings: Settings,
     *,
-    messages: int = 600,
+    messages: int = 1_200,
     null_messages: int = 40_000,
     repeats: int = 3,
     quix_python: Path | None = None,

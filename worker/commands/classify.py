@@ -57,12 +57,14 @@ def _classify(
             messages[len(outcomes)] = message
             outcomes.append({"id": message.id or f"line-{number}"})
     predictions = model.classify([task.text(message) for message in messages.values()])
+    processed_at = datetime.now(UTC)
     for (position, message), prediction in zip(messages.items(), predictions, strict=True):
         truncated = prediction.pop("truncated")
         outcomes[position] = task.signal(
             message,
             message_id=outcomes[position]["id"],
             published_at=message.published_at or now,
+            processed_at=processed_at,
             prediction=prediction,
             truncated=truncated,
         )

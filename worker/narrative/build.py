@@ -30,6 +30,7 @@ class ArticleTask(Protocol):
         *,
         message_id: str,
         published_at: datetime,
+        processed_at: datetime,
         prediction: Mapping[str, Any],
         truncated: bool,
     ) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def build_from_articles(
                 message,
                 message_id=message.id or place,
                 published_at=event_time(message.published_at, now, max_future),
+                processed_at=now,
                 prediction=prediction,
                 truncated=truncated,
             )

@@ -17,7 +17,7 @@ from worker.narrative.sums import Contribution, RejectedSignalError, Sums, contr
 
 APPLY: Final = Script(files("worker.narrative").joinpath("apply.lua").read_text("utf-8"))
 
-Records = Iterable[tuple[int, Mapping[str, Any]]]
+Records = Iterable[tuple[int, bytes | Mapping[str, Any]]]
 _FIRST_MONTH_KEY: Final = 3
 
 

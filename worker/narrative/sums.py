@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from schemas.signals import TrafficSignal
+from worker.aggregates.contribution import parsed
 from worker.narrative.months import month_of
 
 PROBABILITY_UNITS: Final = 1_000
@@ -49,14 +50,14 @@ class Contribution:
     id_hash: int
 
 
-def contribution(signal: Mapping[str, Any]) -> Contribution:
-    """What one signal adds.
+def contribution(signal: bytes | Mapping[str, Any]) -> Contribution:
+    """What one signal adds, as JSON or parsed.
 
     Raises:
         RejectedSignalError: a field is missing or wrong; the message names it.
     """
     try:
-        read = TrafficSignal.model_validate(signal)
+        read = TrafficSignal.model_validate(parsed(signal) if isinstance(signal, bytes) else signal)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -1,15 +1,15 @@
 """Records grouped into batches by partition, for one producer."""
 
 import asyncio
-import random
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from worker.sink.limits import MessageLimits, size_at_most
-from worker.sink.partitioning import partition_of
+from worker.sink.partitioning import partitions_of
 from worker.sink.record import OutRecord
 
 
@@ -36,45 +36,50 @@ class BatchWriter:
 
     async def submit(self, records: Sequence[OutRecord], indices: Iterable[int]) -> list[SentBatch]:
         """Hand ``records[i]`` for each index to the producer; waits while its buffers are full."""
-        open_batches: dict[tuple[str, int], tuple[BatchBuilder, list[int]]] = {}
-        sent: list[SentBatch] = []
-        limits: dict[str, int] = {}
+        topics: defaultdict[str, list[int]] = defaultdict(list)
         for index in indices:
-            record = records[index]
-            limit = limits.get(record.topic)
-            if limit is None:  # one look a topic: an await a record would cost more than the record
-                limit = limits[record.topic] = await self._limits.of(record.topic)
-                await self._learn_partitions(record.topic)
-            place = (record.topic, self._partition(record.topic, record.key))
-            builder, members = open_batches.get(place) or (self._producer.create_batch(), [])
-            # The builder itself is full at `max_batch_bytes`; the topic's limit is rarely below that.
-            full = limit < self._max_batch_bytes and members and builder.size() + size_at_most(record) > limit
-            if full or not self._append(builder, record):
-                sent.append(await self._flush(place, builder, members))
-                builder, members = self._producer.create_batch(), []
-                self._append(builder, record)  # the first record of a batch always fits
-            members.append(index)
-            open_batches[place] = (builder, members)
-        for place, (builder, members) in open_batches.items():
-            sent.append(await self._flush(place, builder, members))
+            topics[records[index].topic].append(index)
+        sent: list[SentBatch] = []
+        for topic, members in topics.items():
+            limit = await self._limits.of(topic)
+            for partition, chosen in (await self._by_partition(topic, records, members)).items():
+                for builder, taken in self._batches(records, chosen, limit):
+                    acknowledged = await self._producer.send_batch(builder, topic, partition=partition)
+                    sent.append(SentBatch(taken, topic, partition, acknowledged))
         return sent
 
-    async def _flush(self, place: tuple[str, int], builder: BatchBuilder, members: list[int]) -> SentBatch:
-        topic, partition = place
-        acknowledged = await self._producer.send_batch(builder, topic, partition=partition)
-        return SentBatch(members, topic, partition, acknowledged)
-
-    @staticmethod
-    def _append(builder: BatchBuilder, record: OutRecord) -> bool:
-        appended = builder.append(
-            timestamp=None, key=record.key, value=record.value, headers=list(record.headers)
-        )
-        return appended is not None
-
-    async def _learn_partitions(self, topic: str) -> None:
+    async def _by_partition(
+        self, topic: str, records: Sequence[OutRecord], indices: Sequence[int]
+    ) -> Mapping[int, list[int]]:
         if topic not in self._partitions:
             self._partitions[topic] = tuple(sorted(await self._producer.partitions_for(topic)))
+        found: defaultdict[int, list[int]] = defaultdict(list)
+        partitions = partitions_of([records[index].key for index in indices], self._partitions[topic])
+        for index, partition in zip(indices, partitions, strict=True):
+            found[partition].append(index)
+        return found
 
-    def _partition(self, topic: str, key: bytes | None) -> int:
-        partitions = self._partitions[topic]
-        return random.choice(partitions) if key is None else partition_of(key, partitions)
+    def _batches(
+        self, records: Sequence[OutRecord], indices: Iterable[int], limit: int
+    ) -> Iterator[tuple[BatchBuilder, list[int]]]:
+        """The records of one partition in as few batches as they fit into."""
+        # The builder itself is full at `max_batch_bytes`; the topic's limit is rarely below that.
+        look_at_size = limit < self._max_batch_bytes
+        builder: BatchBuilder = self._producer.create_batch()
+        taken: list[int] = []
+        for index in indices:
+            record = records[index]
+            full = look_at_size and taken and builder.size() + size_at_most(record) > limit
+            if full or not _append(builder, record):
+                yield builder, taken
+                builder, taken = self._producer.create_batch(), []
+                _append(builder, record)  # the first record of a batch always fits
+            taken.append(index)
+        yield builder, taken
+
+
+def _append(builder: BatchBuilder, record: OutRecord) -> bool:
+    appended = builder.append(
+        timestamp=None, key=record.key, value=record.value, headers=list(record.headers)
+    )
+    return appended is not None

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import structlog
@@ -24,6 +26,7 @@ __all__ = ["Claim", "KafkaSource", "Record"]
 
 log = structlog.get_logger(__name__)
 
+_CLAIM, _OFFSET, _SIZE = attrgetter("claim"), attrgetter("offset"), attrgetter("size")
 _SLICE = 64
 """Records taken at once, and so by how many the bound in bytes can be passed."""
 
@@ -114,20 +117,21 @@ class KafkaSource:
                 claim = self._claims.get(partition)
                 if claim is None or not claim.active:
                     continue  # revoked while the records were on their way
-                self._ledger.track(partition, (message.offset for message in messages))
+                self._ledger.track(partition, map(_OFFSET, messages))
                 taken = [
                     Record(claim, m.offset, m.timestamp, m.key, m.value, m.headers or ()) for m in messages
                 ]
-                claim.bytes_held += sum(record.size for record in taken)
+                claim.bytes_held += sum(map(_SIZE, taken))
                 records += taken
         return records
 
     def finish(self, records: Iterable[Record]) -> None:
         """The outcome of these records is acknowledged by the broker."""
-        for record in records:
-            if record.claim.active:
-                self._ledger.finish(record.claim.partition, record.offset)
-                record.claim.bytes_held -= record.size
+        for claim, run in groupby(records, _CLAIM):
+            if claim.active:
+                done = list(run)
+                self._ledger.finish(claim.partition, map(_OFFSET, done))
+                claim.bytes_held -= sum(map(_SIZE, done))
         self._progress.set()
 
     def outstanding(self) -> int:

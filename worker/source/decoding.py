@@ -3,13 +3,14 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from schemas.dead_letters import DeadLetterReason
 from schemas.messages import RawMessage
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _JSON_SPACE: Final = b" \t\r\n"
+_VALIDATOR: Final = TypeAdapter(RawMessage).validator  # `model_validate_json` costs a third more
 
 
 class BadMessageError(Exception):
@@ -38,9 +39,12 @@ def decode(payload: bytes | None, max_bytes: int) -> RawMessage:
             DeadLetterReason.PAYLOAD_TOO_LARGE,
             f"{len(payload)} bytes are over source.max_payload_bytes={max_bytes}",
         )
-    body = payload.removeprefix(_BYTE_ORDER_MARK).lstrip(_JSON_SPACE)
+    body = payload
+    if not body.startswith(b"{"):
+        body = body.removeprefix(_BYTE_ORDER_MARK).lstrip(_JSON_SPACE)
     message = _decode_json(body) if body.startswith(b"{") else _decode_text(payload)
-    if not message_text(message).strip():
+    text = message_text(message)
+    if not text or text.isspace():
         raise BadMessageError(DeadLetterReason.EMPTY_TEXT, "the message has no text")
     return message
 
@@ -49,13 +53,17 @@ def message_text(message: RawMessage) -> str:
     """The text that the crypto heads read: the text itself, or title and body on one line."""
     if message.text is not None:
         return message.text
-    return " ".join(part for part in (message.title, message.body) if part)
+    title, body = message.title, message.body
+    return f"{title} {body}" if title and body else title or body or ""
 
 
 def message_kind(message: RawMessage) -> str:
     """``chat`` or ``news``: as given, by a source of that name, or by whether there is a title."""
-    named = message.source if message.source in ("chat", "news") else None
-    return message.kind or named or ("news" if message.title is not None else "chat")
+    if message.kind is not None:
+        return message.kind
+    if message.source in ("chat", "news"):
+        return message.source
+    return "news" if message.title is not None else "chat"
 
 
 def event_time(published_at: datetime | None, record_time: datetime, max_future: float) -> datetime:
@@ -92,7 +100,7 @@ def _decode_text(payload: bytes) -> RawMessage:
 
 def _decode_json(body: bytes) -> RawMessage:
     try:
-        return RawMessage.model_validate_json(body)
+        message: RawMessage = _VALIDATOR.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
@@ -107,3 +115,4 @@ def _decode_json(body: bytes) -> RawMessage:
             reason = DeadLetterReason.INVALID_MESSAGE
         where = ".".join(str(part) for part in first["loc"])
         raise BadMessageError(reason, f"{where}: {first['msg']}" if where else first["msg"]) from None
+    return message

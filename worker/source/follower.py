@@ -6,7 +6,7 @@ again what was applied, and does so on purpose after each assignment.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -28,8 +28,7 @@ OnAssigned = Callable[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class SignalRecord:
+class SignalRecord(NamedTuple):
     """Value of one record on the signals topic and where it stands."""
 
     offset: int

@@ -36,23 +36,26 @@ class OffsetLedger(Generic[P]):
                 a seek that the ledger was not told of by ``release``.
         """
         state = self._partitions.setdefault(partition, _Partition())
+        position = state.position
         for offset in offsets:
-            if state.position is not None and offset < state.position:
-                raise ValueError(f"{partition}: offset {offset} was read after {state.position - 1}")
+            if position is not None and offset < position:
+                raise ValueError(f"{partition}: offset {offset} was read after {position - 1}")
             state.in_flight.append(offset)
-            state.position = offset + 1
+            state.position = position = offset + 1
 
-    def finish(self, partition: P, offset: int) -> None:
-        """An offset is done. Unknown partitions are ignored: they were released meanwhile."""
+    def finish(self, partition: P, offsets: Iterable[int]) -> None:
+        """Offsets are done. Unknown partitions are ignored: they were released meanwhile."""
         state = self._partitions.get(partition)
         if state is None:
             return
-        if state.in_flight and state.in_flight[0] == offset:  # the usual case: in order
-            state.in_flight.popleft()
-        else:
-            state.finished.add(offset)
-        while state.in_flight and state.in_flight[0] in state.finished:
-            state.finished.remove(state.in_flight.popleft())
+        in_flight, finished = state.in_flight, state.finished
+        for offset in offsets:
+            if in_flight and in_flight[0] == offset:  # the usual case: in order
+                in_flight.popleft()
+            else:
+                finished.add(offset)
+        while in_flight and in_flight[0] in finished:
+            finished.remove(in_flight.popleft())
 
     def committable(self) -> dict[P, int]:
         """Commit positions that have moved since ``mark_committed``."""

@@ -1,7 +1,6 @@
 """One record as it was read, and the hold under which it was."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
@@ -22,19 +21,28 @@ class Claim:
         """Bytes of its records that are read and not finished."""
 
 
-@dataclass(slots=True)  # frozen would make each one cost three times as much, and there is one a message
 class Record:
     """One record as it came, with the claim under which it was read."""
 
-    claim: Claim
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    __slots__ = ("claim", "headers", "key", "offset", "size", "timestamp", "value")
 
-    @property
-    def size(self) -> int:
+    def __init__(  # noqa: PLR0917 - as its fields
+        self,
+        claim: Claim,
+        offset: int,
+        timestamp: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]],
+    ) -> None:
+        self.claim = claim
+        self.offset = offset
+        self.timestamp = timestamp
+        self.key = key
+        self.value = value
+        self.headers = headers
+        size = len(key or b"") + len(value or b"")
+        if headers:
+            size += sum(len(name) + len(content or b"") for name, content in headers)
+        self.size = size
         """Bytes of key, value and headers."""
-        size = len(self.key or b"") + len(self.value or b"")
-        return size + sum(len(name) + len(value or b"") for name, value in self.headers)
