@@ -93,7 +93,7 @@ async def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.Monkey
         compared.append((given, wanted))
         return real(given, wanted)
 
-    monkeypatch.setattr("worker.serve.guard.hmac.compare_digest", compare)
+    monkeypatch.setattr("worker.binding.hmac.compare_digest", compare)
     async with api(ServeSettings(token=SecretStr("0123456789abcdef"))) as http:
         for given in ("", "Bearer x", "Bearer 0123456789abcdef", "Basic 0123456789abcdef"):
             await http.get("/v1/coins", headers={"Authorization": given})
