@@ -86,6 +86,14 @@ def test_a_users_everyday_word_needs_context(tmp_path: Path) -> None:
     assert _tags(tmp_path, toml, "의자 책상 세트 매수") == []
 
 
+def test_a_users_leaning_name_is_a_coin_at_the_head_of_a_post(tmp_path: Path) -> None:
+    toml = '[coins.CHAIR]\nleaning = ["의자"]\nagainst = ["책상"]\n'
+    assert _tags(tmp_path, toml, "의자 아직 들고계신 분") == ["CHAIR"]
+    assert _tags(tmp_path, toml, "오늘은 의자 위에서 쉬는 중") == []
+    assert _tags(tmp_path, toml, "의자 말고 책상") == []
+    assert _tags(tmp_path, '[coins.CHAIR]\nambiguous = ["의자"]\n', "의자 아직 들어본 분") == []
+
+
 def test_a_users_name_moves_from_one_coin_to_another(tmp_path: Path) -> None:
     toml = '[coins.XYZ]\nnames = ["비트"]\n'
     assert _tags(tmp_path, toml, "비트 간다") == ["XYZ"]

@@ -6,6 +6,31 @@ from worker.coins import CoinTagger, load_catalogue
 
 # Each with the symbols that it names.
 NAMED = """
+도미 오르기전에 비트사 둘걸 | BTC
+그 돈으로 비트사 | BTC
+고점에서 비트산 사람 손 | BTC
+원화비트만 버팀 | BTC
+리플어쩔거임 | XRP
+비트 도미 58 찍고 꺾임 | BTC
+예전에 0.5이더였는데 | ETH
+레이 6불 지지 확인 | RAY
+메테오라 상장 첫날 던짐 | MET
+ai16z 이름 바꾸고 더 빠짐 | ELIZAOS
+UST 페깅 깨짐 | USTC
+도그스 캣티즌 또 빠짐 | DOGS CATI
+노트코인 햄스터 둘 다 -90% | NOT HMSTR
+월루스 디북 매수 | WAL DEEP
+큐알엘 2배 | QRL
+시바리움 브릿지 해킹 | SHIB
+멜라니아 ㅅㅂ | MELANIA
+결국 라이트 풀매수 | LTC
+톤 비웠음 | TON
+아비 갖다버림 | ARB
+퀀텀 중국애들이 또 만지작 | QTUM
+아비 vs 옵 | ARB OP
+아발 대신 코스모스 | AVAX ATOM
+아반티스(AVNT), BTC→원화 승격 | AVNT
+ETH/USD1 펀비 | ETH
 비트가 또 전고점 뚫었네 | BTC
 비트코인이라도 좀 사둘걸 | BTC
 이더랑 비트 중에 뭐 살까 | ETH BTC
@@ -269,6 +294,19 @@ XRP(리플) 급등 | XRP
 
 # Everyday life in the same words.
 FALSE_FRIENDS = """
+펌프펀에서 코인 만들어봄
+비트판다 프랑크푸르트 상장 추진
+솔라나폰 배송 언제 옴
+아메리칸비트코인 주가 폭락
+디센트 지갑 지문 인식 되나
+제2의 루나 공포
+비트사운드 이어폰 샀다
+폴로 셔츠 직구했는데 관세 붙나
+기아 레이 중고 시세 왜케 비쌈
+톤 낮춰라 싸우지말고
+멜라니아 여사 방한
+홀로 캠핑 다녀옴
+STO 관련주 2년째 임박
 솔직히 말해서 오늘 장 재미없다
 솔로 탈출하고 싶다
 리플 달아줘 심심하다

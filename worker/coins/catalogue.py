@@ -27,8 +27,9 @@ class Certainty(IntEnum):
 
     SURE = 0
     LIKELY = 1
-    AMBIGUOUS = 2
-    COMMON = 3
+    LEANING = 2
+    AMBIGUOUS = 3
+    COMMON = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Coin:
     """One coin and everything that people call it.
 
     ``names`` mean the coin wherever they stand, ``likely`` names unless the words
-    around them say otherwise, ``ambiguous`` ones (everyday words) only among market
+    around them say otherwise, ``leaning`` ones at the head of a post, too, and elsewhere
+    only among market words, ``ambiguous`` ones (everyday words) only among market
     words, ``common`` ones (things that prices and buying are said of too) only among
     words of the coin market. Words in Latin letters count in any case under ``names`` and as written or
     in capitals elsewhere. ``tickers`` are further tickers, former ones too. With
@@ -50,6 +52,7 @@ class Coin:
     english: str
     names: tuple[str, ...] = ()
     likely: tuple[str, ...] = ()
+    leaning: tuple[str, ...] = ()
     ambiguous: tuple[str, ...] = ()
     common: tuple[str, ...] = ()
     tickers: tuple[str, ...] = ()
@@ -59,13 +62,15 @@ class Coin:
 
     def spellings(self) -> Iterator[tuple[str, Certainty]]:
         """Every name with its certainty; the display names are names like others."""
-        unsure = {*self.likely, *self.ambiguous, *self.common, *self.muted}
+        unsure = {*self.likely, *self.leaning, *self.ambiguous, *self.common, *self.muted}
         shown = (name for name in (self.korean, self.english) if _NAME.fullmatch(name))
         for name in dict.fromkeys((*shown, *self.names)):
             if name not in unsure:
                 yield name, Certainty.SURE
         for name in self.likely:
             yield name, Certainty.LIKELY
+        for name in self.leaning:
+            yield name, Certainty.LEANING
         for name in self.ambiguous:
             yield name, Certainty.AMBIGUOUS
         for name in self.common:
@@ -102,6 +107,7 @@ class _Entry(BaseModel):
     english: str | None = Field(default=None, min_length=1, max_length=60)
     names: list[str] = Field(default_factory=list)
     likely: list[str] = Field(default_factory=list)
+    leaning: list[str] = Field(default_factory=list)
     ambiguous: list[str] = Field(default_factory=list)
     common: list[str] = Field(default_factory=list)
     tickers: list[str] = Field(default_factory=list)
@@ -160,7 +166,7 @@ def _check(path: Path, symbol: str, entry: _Entry) -> None:
             f"coin catalogue {path}, key coins.{symbol}: a symbol is 1 to 15 capital letters or digits"
         )
     seen: dict[str, str] = {}
-    for key in ("names", "likely", "ambiguous", "common"):
+    for key in ("names", "likely", "leaning", "ambiguous", "common"):
         for name in getattr(entry, key):
             _check_name(path, f"coins.{symbol}.{key}", name)
             if seen.setdefault(name, key) != key:
@@ -199,19 +205,22 @@ def _merged(base: Catalogue, addition: _File) -> Catalogue:
 def _given_names(entry: _Entry) -> Iterator[str]:
     yield from entry.names
     yield from entry.likely
+    yield from entry.leaning
     yield from entry.ambiguous
     yield from entry.common
 
 
 def _without(coin: Coin, taken: set[str]) -> Coin:
     shown = (coin.korean, coin.english)
-    lost = taken.intersection((*shown, *coin.names, *coin.likely, *coin.ambiguous, *coin.common))
+    given = (*coin.names, *coin.likely, *coin.leaning, *coin.ambiguous, *coin.common)
+    lost = taken.intersection((*shown, *given))
     if not lost:
         return coin
     return replace(
         coin,
         names=tuple(name for name in coin.names if name not in lost),
         likely=tuple(name for name in coin.likely if name not in lost),
+        leaning=tuple(name for name in coin.leaning if name not in lost),
         ambiguous=tuple(name for name in coin.ambiguous if name not in lost),
         common=tuple(name for name in coin.common if name not in lost),
         muted=coin.muted | lost,
@@ -226,6 +235,7 @@ def _joined(symbol: str, known: Coin | None, entry: _Entry) -> Coin:
         english=entry.english or start.english,
         names=tuple(dict.fromkeys((*start.names, *entry.names))),
         likely=tuple(dict.fromkeys((*start.likely, *entry.likely))),
+        leaning=tuple(dict.fromkeys((*start.leaning, *entry.leaning))),
         ambiguous=tuple(dict.fromkeys((*start.ambiguous, *entry.ambiguous))),
         common=tuple(dict.fromkeys((*start.common, *entry.common))),
         tickers=tuple(dict.fromkeys((*start.tickers, *entry.tickers))),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from worker.coins.catalogue import Certainty
 from worker.coins.mention import Mention
 from worker.coins.rules import Rule
-from worker.coins.vocabulary import Kind, kind_of, speaks_against
+from worker.coins.vocabulary import Against, Kind, kind_of
 
 _WORD = re.compile(r"[가-힣]{1,40}|[A-Za-z]{1,40}|[ㄱ-ㅎ]{2,40}|\d[\d,.]{0,40}")
 # A number with what it counts, right behind a name: a price, a change, an amount.
@@ -23,10 +23,15 @@ _PRICE = re.compile(
 )
 _ANY_PRICE = re.compile(r"\d(?:%|퍼|불|달러|만불|원|만원|천원)")
 # What stands between the coins of a list: 이더·솔·수이, 비트랑 이더, 솔60 수이20.
-_LIST_MARK = re.compile(r"[\s·,/&+\-→>~\d.%]*")
+_LIST_MARK = re.compile(r"[\s·,/&+\-→>~\d.%]*(?:(?:vs|VS|대신|말고)[\s.]*)?")
 _SENTENCE_ENDS = frozenset(".…!?\n]|“‘\"'")
 
-_PRIOR = {Certainty.LIKELY: 3.0, Certainty.AMBIGUOUS: -2.0, Certainty.COMMON: -3.0}
+_PRIOR = {
+    Certainty.LIKELY: 3.0,
+    Certainty.LEANING: -1.5,
+    Certainty.AMBIGUOUS: -2.0,
+    Certainty.COMMON: -3.0,
+}
 # By how many words away: a verb of trading right behind the name says most.
 _BEHIND = {Kind.MARKET: (4.0, 3.0, 2.0, 1.5), Kind.MOTION: (3.0, 2.0, 1.0, 0.5), Kind.FAINT: (2.0, 1.0)}
 _BEFORE: dict[Kind, tuple[float, ...]] = {
@@ -43,13 +48,15 @@ _EVERYDAY_NEAR, _EVERYDAY_FAR, _MOST_EVERYDAY = -1.5, -0.7, -3.0
 _AGAINST_NEXT, _AGAINST_NEAR, _AGAINST_FAR = -8.0, -6.0, -3.0
 _GLUED = 5.0
 _FIRST_WORD, _HEADING = 1.5, 2.0
+# A post is about its first word: for a name that leans that is enough.
+_HEAD_OF_POST = 0.6
 _LISTED, _LISTED_UNSURE, _COIN_ELSEWHERE, _SAME_COIN = 4.0, 2.5, 2.1, 4.0
 _PRICED = dict.fromkeys(("%", "퍼", "불", "달러", "층", "만불", "만달러", "천불", "$"), 4.0) | {"원": 3.0}
 _PRICED_OTHERWISE, _PRICED_SIGNED, _PRICED_DECIMAL, _PRICED_BARE = 2.0, 3.0, 2.5, 0.5
 # Everyday things have prices, too, though seldom as low as coins.
 _PRICE_OF_COMMON = 0.7
 _NUMBERED, _PRICE_ELSEWHERE = -3.0, 1.0
-_LONG_TEXT, _LONG_WITHOUT_TRADE = 6, -2.5
+_LONG_TEXT, _LONG_WITHOUT_TRADE = 6, -1.0
 
 # Bounds, so that a text of 10,000 characters costs no more than its length: words and names looked at on
 # either side, and how often one name is judged.
@@ -86,7 +93,7 @@ class Judge:
     def __init__(
         self, against: Mapping[str, tuple[str, ...]], *, without: frozenset[Rule] = frozenset()
     ) -> None:
-        self._against = against
+        self._against = {symbol: Against.of(words) for symbol, words in against.items()}
         self._without = without
 
     def keep(self, text: str, mentions: list[Mention]) -> list[Mention]:
@@ -112,9 +119,11 @@ class Judge:
         mention = place.mention
         company = _company(text, mention, others, settled)
         opposing = self._opposing(place, words)
+        leans = mention.certainty is Certainty.LEANING
         scores = {
             Rule.GLUED: _GLUED if mention.glued else 0.0,
             Rule.FIRST: _position(text, place),
+            Rule.HEAD: _HEAD_OF_POST if leans and not place.first else 0.0,
             Rule.PRICE: _price(text, mention, words),
             Rule.COMPANY: company,
             Rule.EVERYDAY: _everyday(place, words),
@@ -155,7 +164,7 @@ class Judge:
         return [
             at
             for at in range(place.low, place.high)
-            if not place.first <= at <= place.last and speaks_against(words.words[at], against)
+            if not place.first <= at <= place.last and against.speaks(words.words[at])
         ]
 
 

@@ -10,7 +10,7 @@ from worker.coins.index import NameIndex, Reading
 from worker.coins.vocabulary import Vocabulary
 
 # What people put in front of a name: 갓이더, 흑리플, 우리비트.
-_PREFIXES = ("갓", "흑", "개", "좆", "존", "씹", "킹", "똥", "짭", "황", "빚", "우리", "현물", "또")
+_PREFIXES = ("갓", "흑", "개", "좆", "존", "씹", "킹", "똥", "짭", "황", "빚", "우리", "현물", "또", "원화")
 # What may stand between two names in one word: 비트랑이더.
 _BETWEEN = re.compile(r"이랑|랑|하고|와|과|이나|나|도")
 # From these lengths on, a sure name is found whatever its ending, and inside a word.
@@ -39,6 +39,7 @@ class KoreanReader:
         self._firsts = frozenset(name[0] for name in index.hangul)
         self._tail = tail_pattern((*words.tails, *words.noun_tails))
         self._noun_tail = tail_pattern(words.noun_tails)
+        self._last_tails = frozenset(words.last_tails)
         self._false_friends = tuple(words.false_friends)
         self.read = lru_cache(maxsize=cached)(self._read)
 
@@ -47,9 +48,10 @@ class KoreanReader:
         return self._is_particle(ending, certainty, length) or self.is_tail(ending, certainty)
 
     def is_tail(self, ending: str, certainty: Certainty) -> bool:
-        """Whether this begins with a word that people glue to names."""
-        pattern = self._tail if certainty <= Certainty.LIKELY else self._noun_tail
-        return pattern.match(ending) is not None
+        """Whether this begins with a word that people glue to names, or is one that must end the word."""
+        if certainty > Certainty.LIKELY:
+            return self._noun_tail.match(ending) is not None
+        return ending in self._last_tails or self._tail.match(ending) is not None
 
     @staticmethod
     def _is_particle(ending: str, certainty: Certainty, length: int) -> bool:
@@ -64,9 +66,11 @@ class KoreanReader:
     def _read(self, word: str) -> tuple[Part, ...]:
         parts = self._from(word, 0, _MOST_NAMES)
         if parts:
+            if not word.startswith(self._false_friends):
+                return parts
             friends = (friend for friend in self._false_friends if len(friend) > parts[0].length)
             return () if word.startswith(tuple(friends)) else parts
-        for prefix in _PREFIXES:
+        for prefix in _PREFIXES if word.startswith(_PREFIXES) else ():
             if word.startswith(prefix):
                 parts = self._from(word, len(prefix), _MOST_NAMES)
                 if parts and parts[0].length > 1 and parts[0].reading.certainty <= Certainty.LIKELY:

@@ -8,6 +8,7 @@ class Found(Enum):
 
     NAME = "sure name"
     LIKELY = "likely name"
+    LEANING = "leaning name"
     AMBIGUOUS = "everyday word"
     COMMON = "everyday thing"
     SEVERAL_WORDS = "name of several words"
@@ -22,6 +23,7 @@ class Rule(Enum):
 
     GLUED = "market word or amount glued to it"
     FIRST = "first word of a sentence"
+    HEAD = "leaning name at the head of a post"
     PRICE = "price or change behind it"
     COMPANY = "other coins in the text"
     MARKET = "words of the coin market"

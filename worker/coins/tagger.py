@@ -25,7 +25,9 @@ _TO_HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 
 _QUOTES = frozenset({"USDT", "USDC", "BUSD", "FDUSD", "TUSD", "BTC"})
 # (KRW, BTC, USDT 마켓): these are what coins are paid in there, not coins that are talked of.
-_MARKET_OF = re.compile(r"(?:\s?[,·&+]\s?(?:KRW|BTC|USDT|USDC|ETH|원화|테더|비트(?:코인)?))*\s?(?:마켓|페어)")
+_MARKET_OF = re.compile(
+    r"(?:\s?[,·&+]\s?(?:KRW|BTC|USDT|USDC|ETH|원화|테더|비트(?:코인)?))*\s?(?:마켓|페어|→\s?원화)"
+)
 # ETH/BTC 비율: both are talked of.
 _RATIO = re.compile(r"\s*비율")
 _BRACKETED = re.compile(r"\s?[(\[]\$?([A-Za-z0-9]{1,15})[)\],/:]")
@@ -35,6 +37,7 @@ _NUMBER_UNITS = frozenset("조억만천백원개년월일시분초배층톤도")
 _BY_CERTAINTY = {
     Certainty.SURE: Found.NAME,
     Certainty.LIKELY: Found.LIKELY,
+    Certainty.LEANING: Found.LEANING,
     Certainty.AMBIGUOUS: Found.AMBIGUOUS,
     Certainty.COMMON: Found.COMMON,
 }

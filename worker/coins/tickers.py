@@ -7,10 +7,10 @@ from worker.coins.index import NameIndex, Ticker
 from worker.coins.mention import Mention
 from worker.coins.rules import Found
 
-_MONEY = frozenset({"KRW", "USD", "USDT", "USDC", "BUSD", "FDUSD", "TUSD", "EUR", "JPY", "TRY"})
+_MONEY = frozenset({"KRW", "USD", "USDT", "USDC", "BUSD", "FDUSD", "TUSD", "EUR", "JPY", "TRY", "USD1"})
 _QUOTES = _MONEY | {"BTC", "PERP", "SWAP"}
 _GLUED_PAIR = re.compile(
-    r"(?:1000000|10000|1000|1M)?(?P<base>[A-Z0-9]+?)(?:USDT|USDC|FDUSD|BUSD|TUSD|USD|KRW|PERP|BTC|ETH)(?:PERP)?"
+    r"(?:1000000|10000|1000|1M)?(?P<base>[A-Z0-9]+?)(?:USDT|USDC|FDUSD|BUSD|TUSD|USD1|USD|KRW|PERP|BTC|ETH)(?:PERP)?"
 )
 _THOUSANDS = re.compile(r"1000(?:000)?(?P<base>[A-Z]{3,})")
 _AMOUNT = re.compile(r"\d+(?P<base>[A-Za-z]{2,})")

@@ -49,6 +49,7 @@ class Vocabulary:
     starts: Mapping[str, Sequence[tuple[str, Kind]]]
     tails: Sequence[str]
     noun_tails: Sequence[str]
+    last_tails: Sequence[str]
     false_friends: Sequence[str]
 
 
@@ -66,7 +67,9 @@ def vocabulary() -> Vocabulary:
                 starts.setdefault(word[:2], []).append((word, kind))
     for candidates in starts.values():
         candidates.sort(key=lambda candidate: -len(candidate[0]))
-    return Vocabulary(exact, starts, lists["tails"], lists["noun_tails"], lists["false_friends"])
+    return Vocabulary(
+        exact, starts, lists["tails"], lists["noun_tails"], lists["last_tails"], lists["false_friends"]
+    )
 
 
 @lru_cache(maxsize=_CACHED)
@@ -101,13 +104,21 @@ def _is_past_stem(syllable: str) -> bool:
     return "가" <= syllable <= "힣" and (ord(syllable) - ord("가")) % 28 == 20
 
 
-@lru_cache(maxsize=_CACHED)
-def speaks_against(word: str, against: tuple[str, ...]) -> bool:
-    """Whether a word near a name is one of those that give it its everyday meaning."""
-    for other in against:
-        if len(other) > 1:
-            if word.startswith(other) or word.endswith(other):
-                return True
-        elif word.startswith(other) and PLAIN_PARTICLE.fullmatch(word, 1):
+@dataclass(frozen=True, slots=True)
+class Against:
+    """Words that give a name its everyday meaning; those of one syllable stand for themselves only."""
+
+    longer: tuple[str, ...]
+    syllables: frozenset[str]
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> "Against":
+        """Sort the words by their length."""
+        longer = tuple(word for word in words if len(word) > 1)
+        return cls(longer, frozenset(words).difference(longer))
+
+    def speaks(self, word: str) -> bool:
+        """Whether a word near the name is one of them."""
+        if word.startswith(self.longer) or word.endswith(self.longer):
             return True
-    return False
+        return word[0] in self.syllables and PLAIN_PARTICLE.fullmatch(word, 1) is not None
