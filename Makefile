@@ -45,7 +45,7 @@ test: $(VENV)/.dev $(BOTS_VENV)/.bots
 	@failed=0; $(BOTS_VENV)/bin/pytest tests/bots || failed=$$?; \
 	$(BIN)/pytest -m 'not slow' --ignore=tests/bots && exit $$failed
 
-# Every fault and a table of what was lost and repeated; about 10 minutes, and the flood. tests/faults/README.md has one.
+# Every fault, the flood of 200,000 messages too, and a table of what was lost and repeated; about 15 minutes.
 faults: $(VENV)/.dev
 	@$(BIN)/python -m tests.faults.matrix
 

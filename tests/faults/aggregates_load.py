@@ -130,11 +130,16 @@ async def equal_a_recount(settings: Settings) -> None:
         )
         async with running_aggregation(own), Aggregates(redis.url) as reader:
             missing: dict[str, tuple[int, int]] = {}
+            last: dict[str, int] = {}
 
             async def complete() -> bool:
-                nonlocal missing
+                nonlocal missing, last
                 now = datetime.now(UTC)
                 counted = {symbol: m.messages for symbol, m in (await reader.all("7d", now)).items()}
+                # Once it stands still: a recount of 200,000 stops this loop, the service's too, for seconds.
+                if counted != last or not any(counted.values()):
+                    last = counted
+                    return False
                 missing = Recount(once.values(), now).differences("7d", counted)
                 return not missing
 
