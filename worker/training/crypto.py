@@ -236,7 +236,7 @@ class _Recipe:
         """
         import torch
 
-        from worker.training.model import MultiHeadModel, finished
+        from worker.training.model import MultiHeadModel, is_finished
         from worker.training.objective import HeadsObjective
         from worker.training.trainer import StageConfig
 
@@ -246,7 +246,7 @@ class _Recipe:
         model = MultiHeadModel(encoder, heads, config.pooling, 0.1)
         if done.is_file():
             model.load_state_dict(torch.load(done, weights_only=True))
-        elif public and finished(config.base) is None:
+        elif public and not is_finished(config.base):
             stage = StageConfig(
                 name="public",
                 epochs=1,

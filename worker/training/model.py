@@ -24,13 +24,18 @@ def _table(rows: Tensor, padding: int | None = None) -> nn.Embedding:
     return nn.Embedding(count, width, padding, _weight=rows.detach().clone())
 
 
+def is_finished(base: Path) -> bool:
+    """Whether the folder holds a finished model of this project; its weights are not looked at."""
+    path = base / "config.json"
+    return path.is_file() and "kbert" in json.loads(path.read_text(encoding="utf-8"))
+
+
 def finished(base: Path) -> "dict[str, Tensor] | None":
     """Parameters of the finished model in ``base``, float32, as its signals' worker reads them.
 
     None where the folder holds a plain encoder. Raises CheckpointError where the model is damaged.
     """
-    path = base / "config.json"
-    if not path.is_file() or "kbert" not in json.loads(path.read_text(encoding="utf-8")):
+    if not is_finished(base):
         return None
     from worker.inference.checkpoint import load_checkpoint, resolve
 
