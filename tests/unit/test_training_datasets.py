@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from schemas.labels import EMOTIONS, SENTIMENTS
 from tests.unit.training_toys import toy_rows, write_jsonl
 from worker.training.datasets import PACKAGED, DatasetError, load_all, load_labelled
 
@@ -28,13 +29,36 @@ def test_jsonl_csv_and_gz_give_the_same_rows(tmp_path: Path) -> None:
     packed = tmp_path / "a.jsonl.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
     table = tmp_path / "a.csv"
-    names = list(rows[0].model_dump())
+    names = list(rows[0].model_dump(exclude={"second"}))
     lines = [",".join(names)]
     for row in rows:
-        values = row.model_dump(mode="json")
+        values = row.model_dump(mode="json", exclude={"second"})
         lines.append(",".join("|".join(v) if isinstance(v, list) else str(v) for v in values.values()))
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert load_labelled(plain) == load_labelled(packed) == load_labelled(table) == rows
+
+
+def test_two_annotators_make_a_target_between_them(tmp_path: Path) -> None:
+    first = toy_rows(1)[0]
+    other = {
+        "sentiment_strength": "weak_neg" if first.sentiment_strength != "weak_neg" else "neutral",
+        "action_signal": first.action_signal,
+        "emotions": [name for name in EMOTIONS if name not in first.emotions],
+        "certainty": 1.0 - first.certainty,
+        "relevance": first.relevance,
+        "toxicity": first.toxicity,
+    }
+    path = tmp_path / "two.jsonl"
+    path.write_text(json.dumps(first.model_dump(mode="json") | {"second": other}), encoding="utf-8")
+    targets = load_labelled(path)[0].example().targets
+    alone = first.example().targets
+    assert targets["head_act"] == alone["head_act"]
+    assert targets["head_emo"] == (0.5,) * len(EMOTIONS)
+    assert targets["head_reg"] == (0.5, first.relevance, first.toxicity)
+    sentiment = targets["head_senti"]
+    assert isinstance(sentiment, tuple)
+    assert sorted(sentiment) == [0.0, 0.0, 0.0, 0.5, 0.5]
+    assert sentiment[SENTIMENTS.index(first.sentiment_strength)] == 0.5
 
 
 def test_a_row_without_register_belongs_to_its_file(tmp_path: Path) -> None:

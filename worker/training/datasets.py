@@ -12,12 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS, Action, Emotion, Sentiment
 from worker.errors import KbertError
-from worker.training.examples import Example
+from worker.training.examples import Example, Target
+from worker.training.heads import CRYPTO_HEADS
 
 _DATA: Final = Path(__file__).parent / "data"
 PACKAGED: Final = (_DATA / "crypto_ko.jsonl.gz",)
 EXTRA: Final = tuple(_DATA / f"{name}_ko.jsonl.gz" for name in ("short", "chatter", "real", "talk"))
 """Packaged texts that are only learned from, never judged on."""
+_SIZES: Final = {head.name: head.size for head in CRYPTO_HEADS}
 _LISTS: Final = ("coins", "emotions")
 _SUFFIXES: Final = (".jsonl", ".csv")
 
@@ -28,33 +30,53 @@ class DatasetError(KbertError, ValueError):
     """A data file cannot be used; the message names the file and the line."""
 
 
-class LabelledText(BaseModel):
-    """One labelled text. ``file`` is the register it belongs to, by default the name of its file."""
+class Labels(BaseModel):
+    """What one annotator says of a text."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    text: str = Field(min_length=1)
-    source: Literal["chat", "news"]
-    coins: tuple[str, ...]
     sentiment_strength: Sentiment
     action_signal: Action
     emotions: tuple[Emotion, ...]
     certainty: Score
     relevance: Score
     toxicity: Score
+
+    def targets(self) -> dict[str, Target]:
+        """For the four crypto heads."""
+        return {
+            "head_senti": SENTIMENTS.index(self.sentiment_strength),
+            "head_act": ACTIONS.index(self.action_signal),
+            "head_emo": tuple(float(name in self.emotions) for name in EMOTIONS),
+            "head_reg": (self.certainty, self.relevance, self.toxicity),
+        }
+
+
+class LabelledText(Labels):
+    """One labelled text. ``file`` is the register it belongs to, by default the name of its file; ``second``
+    what another annotator says who did not see the first labels."""
+
+    text: str = Field(min_length=1)
+    source: Literal["chat", "news"]
+    coins: tuple[str, ...]
+    second: Labels | None = None
     file: str = ""
 
     def example(self) -> Example:
-        """The text with targets for the four crypto heads."""
-        return Example(
-            self.text,
-            {
-                "head_senti": SENTIMENTS.index(self.sentiment_strength),
-                "head_act": ACTIONS.index(self.action_signal),
-                "head_emo": tuple(float(name in self.emotions) for name in EMOTIONS),
-                "head_reg": (self.certainty, self.relevance, self.toxicity),
-            },
-        )
+        """The text with targets for the four crypto heads: the mean of its annotators."""
+        targets = self.targets()
+        if self.second is not None:
+            others = self.second.targets()
+            targets = {name: _between(_SIZES[name], targets[name], others[name]) for name in targets}
+        return Example(self.text, targets)
+
+
+def _between(size: int, one: Target, two: Target) -> Target:
+    """The mean of two targets; a class that both name stays a class."""
+    if one == two:
+        return one
+    first, second = ([float(i == t) for i in range(size)] if isinstance(t, int) else t for t in (one, two))
+    return tuple((a + b) / 2 for a, b in zip(first, second, strict=True))
 
 
 def _csv_rows(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
