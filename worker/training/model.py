@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from torch import Tensor, nn
 
 from worker.errors import ConfigurationError
+from worker.training.dropout import ByteDropout
 from worker.training.heads import HeadSpec
 
 if TYPE_CHECKING:
@@ -130,9 +131,10 @@ class MultiHeadModel(nn.Module):
 
     def set_dropout(self, share: float) -> None:
         """Set the dropout of the encoder's embeddings and sublayers; its attention keeps none."""
-        for name, module in self.bert.named_modules():
-            if isinstance(module, nn.Dropout) and not name.endswith("attention.self.dropout"):
-                module.p = share
+        dropouts = [name for name, module in self.bert.named_modules() if isinstance(module, nn.Dropout)]
+        for name in dropouts:
+            if not name.endswith("attention.self.dropout"):
+                self.bert.set_submodule(name, ByteDropout(share))
 
     def pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
         """One vector [N, hidden] for each row of token ids [N, L] with mask [N, L] of 0 and 1."""
