@@ -174,7 +174,7 @@ def classify(
     pipeline: Annotated[Literal["crypto", "traffic"], typer.Option(help="Which heads.")] = "crypto",
     model: ModelRef = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32 (exact, the default here), bf16, int8, fp16 or auto.")
+        str | None, typer.Option(help="fp32 (exact, the default here), bf16, int8, fp16, fp8 or auto.")
     ] = None,
 ) -> None:
     """Lines of text, or JSONL raw messages, on standard input; one signal a line on standard output."""

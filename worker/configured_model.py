@@ -21,4 +21,5 @@ def load_configured(settings: ModelSettings, head_set: "HeadSet") -> "Model":
         device=settings.device,
         threads=settings.threads,
         offline=settings.offline,
+        cuda_graphs=settings.cuda_graphs,
     )

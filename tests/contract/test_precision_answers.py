@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from tests.checkpoints import SMALL, random_state
-from worker.inference import precision
+from worker.inference import devices, precision
 from worker.inference.config import EncoderShape
 from worker.inference.engine import HeadOutputs
 from worker.inference.errors import DeviceError
+from worker.inference.fp8 import Fp8Kernels
 from worker.inference.int8 import int8_runs
 from worker.inference.kernels import Kernels
 from worker.inference.load import load_model
@@ -101,6 +102,44 @@ def test_an_answer_in_int8_does_not_depend_on_who_shares_the_batch() -> None:
         for name, values in engine.infer([text]).items():
             # A product that rounds the other way in bf16 moves a byte by one step.
             np.testing.assert_allclose(values[0], together[name][number], atol=0.1, err_msg=name)
+
+
+def test_fp8_is_near_fp32_and_needs_no_company() -> None:
+    """On a CPU, by the operator that a GPU has as well; the setting itself asks for a GPU."""
+    state = random_state(SHAPE, std=0.1)
+    plain = toy("fp32", state)
+    coarse = TorchEngine(
+        state,
+        SHAPE,
+        head_set="crypto",
+        pooling="cls",
+        dtype=torch.bfloat16,
+        device=CPU,
+        threads=1,
+        kernels=Fp8Kernels(SHAPE.activation, torch.bfloat16, CPU),
+    )
+    assert coarse.precision == "fp8"
+    texts = texts_of([1, 2, 17, 40, 64] * 8)
+    left, right = plain.infer(texts), coarse.infer(texts)
+    for name, values in left.items():
+        assert 0 < np.abs(values - right[name]).mean() < 0.2 * values.std(), name
+        alone = np.concatenate([coarse.infer([text])[name] for text in texts[:10]])
+        # As in int8: another order of sums in bf16 moves a number by one step.
+        np.testing.assert_allclose(alone, right[name][:10], atol=0.1, err_msg=name)
+
+
+def test_fp8_of_the_bundled_model(exact: HeadOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "multiplies_fp8", lambda _: True)
+    model = load_model(precision="fp8", threads=1)
+    texts = [row.text for row in load_all(PACKAGED)][::6] + sample_texts("crypto", "[SEP]")
+    found = compare(exact, model.engine.infer(model.tokeniser.encode(texts)))
+    assert found.same_labels > 0.9, found
+    assert 0 < found.change < 0.05, found
+
+
+def test_fp8_without_the_hardware() -> None:
+    with pytest.raises(DeviceError, match=r"Setting `model.precision`: fp8 needs a GPU"):
+        toy("fp8", random_state(SHAPE))
 
 
 class TestAuto:

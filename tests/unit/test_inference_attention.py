@@ -45,7 +45,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> tuple[VarlenAttention, TiledAttenti
     monkeypatch.setattr(varlen, "varlen_attn", plain_varlen)
     packing = pack(LENGTHS)
     return (
-        VarlenAttention(packing, HEADS, torch.from_numpy),
+        VarlenAttention.of(packing, HEADS, torch.from_numpy),
         TiledAttention(packing, HEADS, torch.from_numpy),
         packing.rows,
     )

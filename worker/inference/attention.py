@@ -3,7 +3,7 @@
 Queries come in scaled: the factor is folded into their weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -120,17 +120,35 @@ def _attend(
 
 
 class VarlenAttention:
-    """The variable-length flash kernel that ships with torch; half precisions on CUDA. Not measured."""
+    """The variable-length flash kernel that ships with torch; half precisions on CUDA. Not measured.
 
-    def __init__(self, packing: Packing, heads: int, place: Place) -> None:
-        self._heads = heads
-        self._tokens = packing.tokens
+    Args:
+        layout: What :meth:`laid_out` gives.
+        heads: Of the encoder.
+        tokens: Rows that belong to a sequence.
+        longest: Tokens of the longest sequence, or more.
+    """
+
+    def __init__(self, layout: Sequence[torch.Tensor], heads: int, tokens: int, longest: int) -> None:
+        self._ends, self._each, self._order, self._back = layout
+        self._heads, self._tokens, self._longest = heads, tokens, longest
+
+    @staticmethod
+    def laid_out(packing: Packing, place: Place) -> tuple[torch.Tensor, ...]:
+        """All that differs between batches of the same numbers of rows and sequences."""
         ends = np.append(packing.starts[packing.order], packing.tokens)
-        self._longest = int(np.diff(ends).max())
-        self._ends = place(ends.astype(np.int32))
-        self._each = place(np.arange(len(ends), dtype=np.int32))
-        self._order = place(packing.order)
-        self._back = place(np.argsort(packing.order))
+        return (
+            place(ends.astype(np.int32)),
+            place(np.arange(len(ends), dtype=np.int32)),
+            place(packing.order),
+            place(np.argsort(packing.order)),
+        )
+
+    @classmethod
+    def of(cls, packing: Packing, heads: int, place: Place) -> "VarlenAttention":
+        """For one batch."""
+        longest = int(np.diff(np.append(packing.starts[packing.order], packing.tokens)).max())
+        return cls(cls.laid_out(packing, place), heads, packing.tokens, longest)
 
     def all_rows(self, qkv: torch.Tensor) -> torch.Tensor:
         """See :class:`Attention`."""
@@ -165,15 +183,21 @@ class VarlenAttention:
 
 def make_attention(packing: Packing, heads: int, dtype: torch.dtype, place: Place, kind: str) -> Attention:
     """Choose by kind of device (``cpu``, ``cuda``) and precision."""
-    if kind == "cuda" and dtype in (torch.bfloat16, torch.float16) and _has_varlen():
-        return VarlenAttention(packing, heads, place)
+    if attends_by_varlen(dtype, kind):
+        return VarlenAttention.of(packing, heads, place)
     return TiledAttention(packing, heads, place)
 
 
-def _has_varlen() -> bool:
+def attends_by_varlen(dtype: torch.dtype, kind: str) -> bool:
+    """Whether the variable-length kernel runs on that kind of device in that precision."""
     from importlib.util import find_spec
 
-    return find_spec("torch.nn.attention.varlen") is not None and torch.cuda.get_device_capability() >= (8, 0)
+    return (
+        kind == "cuda"
+        and dtype in (torch.bfloat16, torch.float16)
+        and find_spec("torch.nn.attention.varlen") is not None
+        and torch.cuda.get_device_capability() >= (8, 0)
+    )
 
 
 def _only_output(attended: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from worker.inference.errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
-Precision = Literal["auto", "fp32", "bf16", "int8", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "int8", "fp16", "fp8"]
 
 _AMPERE: Final = (8, 0)
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
@@ -58,10 +58,10 @@ def choose_device(asked: str) -> "torch.device":
 def choose_dtype(asked: str, device: "torch.device") -> "torch.dtype":
     """``auto`` is bf16 where the hardware is faster in it (fp16 on CUDA before Ampere), else fp32.
 
-    int8 is a precision of linear layers on a CPU; all else is then computed in that of ``auto``.
+    int8 is a precision of linear layers on a CPU, fp8 on CUDA; all else is then computed in that of ``auto``.
 
     Raises:
-        DeviceError: The name is unknown, fp16 is asked of a CPU, or int8 of CUDA.
+        DeviceError: The name is unknown, or the device does not have the precision.
     """
     import torch
 
@@ -75,7 +75,12 @@ def choose_dtype(asked: str, device: "torch.device") -> "torch.dtype":
         )
     if asked == "int8" and device.type != "cpu":
         raise DeviceError("Setting `model.precision`: int8 runs on a CPU only; use auto, bf16, fp16 or fp32.")
-    if asked in ("auto", "int8"):
+    if asked == "fp8" and not multiplies_fp8(device):
+        raise DeviceError(
+            "Setting `model.precision`: fp8 needs a GPU of compute capability 8.9 (Ada, Hopper) or more; "
+            "use auto."
+        )
+    if asked in ("auto", "int8", "fp8"):
         asked = _best_on_cuda(device) if device.type == "cuda" else _best_on_cpu()
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[asked]
 
@@ -111,6 +116,15 @@ def multiplies_bf16() -> bool:
 
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def multiplies_fp8(device: "torch.device") -> bool:
+    """Whether the device has products of FP8 numbers."""
+    import torch
+
+    from worker.inference.fp8 import LEAST_CAPABILITY
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY
 
 
 @functools.cache

@@ -77,6 +77,7 @@ def load_model(
     device: str = "auto",
     threads: int | None = None,
     offline: bool = False,
+    cuda_graphs: bool = False,
 ) -> Model:
     """Load a model.
 
@@ -84,11 +85,12 @@ def load_model(
         ref: Directory, weight file or Hub id; None is the bundled model of ``head_set``.
         head_set: The heads that are needed; None takes what the checkpoint has.
         revision: Hub branch, tag or commit.
-        precision: ``fp32``, ``bf16``, ``int8`` (CPU), ``fp16`` (CUDA), or ``auto``: the fastest that keeps
-            the answers, see :mod:`worker.inference.precision`.
+        precision: ``fp32``, ``bf16``, ``int8`` (CPU), ``fp16``, ``fp8`` (CUDA), or ``auto``: the fastest that
+            keeps the answers, see :mod:`worker.inference.precision`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Cores for one product, on a CPU; None is all that the process may use.
         offline: Reach for the Hub's cache only.
+        cuda_graphs: Launch small batches as one graph, on a GPU; refused where it changes the answers.
 
     Raises:
         CheckpointError: The checkpoint cannot be used; one sentence that names what and the mend.
@@ -111,16 +113,23 @@ def load_model(
         info=checkpoint.info,
         head_set=checkpoint.head_set,
         tokeniser=tokeniser,
-        engine=_engine(checkpoint, tokeniser, precision, where, cores),
+        engine=_engine(checkpoint, tokeniser, precision, device=where, threads=cores, graphs=cuda_graphs),
         max_length=checkpoint.max_length,
         kbert=checkpoint.kbert,
     )
 
 
 def _engine(
-    checkpoint: Checkpoint, tokeniser: Tokeniser, precision: str, device: "torch.device", threads: int
+    checkpoint: Checkpoint,
+    tokeniser: Tokeniser,
+    precision: str,
+    *,
+    device: "torch.device",
+    threads: int,
+    graphs: bool,
 ) -> "TorchEngine":
-    from worker.inference.precision import engine_of, sample_texts
+    from worker.inference.graphs import Graphs
+    from worker.inference.precision import check_graphs, engine_of, sample_texts
     from worker.inference.torch_engine import TorchEngine
 
     def make(dtype: "torch.dtype", kernels: "Kernels | None") -> TorchEngine:
@@ -133,14 +142,18 @@ def _engine(
             device=device,
             threads=threads,
             kernels=kernels,
+            graphs=Graphs() if graphs else None,
         )
 
     def samples() -> list[EncodedText]:
         return tokeniser.encode(sample_texts(checkpoint.head_set, tokeniser.separator))
 
-    return engine_of(
+    engine = engine_of(
         precision, make, samples, checkpoint.state, checkpoint.shape, device=device, threads=threads
     )
+    if graphs:
+        check_graphs(engine, samples())
+    return engine
 
 
 def _tokeniser(checkpoint: Checkpoint) -> Tokeniser:

@@ -24,6 +24,7 @@ from worker.inference.devices import bf16_pays, choose_dtype, multiplies_bf16
 from worker.inference.encoder import Encoder
 from worker.inference.engine import HeadOutputs
 from worker.inference.errors import DeviceError
+from worker.inference.fp8 import Fp8Kernels
 from worker.inference.int8 import int8_runs
 from worker.inference.kernels import FloatKernels, Int8Kernels, Kernels, ObservingKernels
 from worker.inference.packing import pack
@@ -42,6 +43,9 @@ _CHECKED_TOKENS: Final = 16384
 _TIMED: Final = (44, 23)
 """Sequences and tokens of each, a batch of chat; the vocabulary is cut down to it."""
 _TIMED_RUNS: Final = 4
+
+
+_GRAPH_BATCHES: Final = (1, 3, 12, 40)
 
 
 class MakeEngine(Protocol):
@@ -92,6 +96,8 @@ def engine_of(
         DeviceError: The precision is unknown, or the device does not have it.
     """
     dtype = choose_dtype(asked, device)
+    if asked == "fp8":
+        return make(dtype, Fp8Kernels(shape.activation, dtype, device))
     if device.type != "cpu" or asked not in ("auto", "int8"):
         return make(dtype, None)
     if asked == "int8":
@@ -113,6 +119,22 @@ def engine_of(
             chosen = coarse
     chosen.description += f" ({_figures(speeds, agreement)})"
     return chosen
+
+
+def check_graphs(engine: TorchEngine, samples: Sequence[EncodedText]) -> None:
+    """Run small batches of the samples with and without graphs, twice, so that captured graphs are replayed.
+
+    Raises:
+        DeviceError: The answers differ.
+    """
+    for count in _GRAPH_BATCHES:
+        for batch in (samples[:count], samples[count : 2 * count]):
+            found = compare(engine.infer(batch, by_graph=False), engine.infer(batch))
+            if not found.change < MOST_CHANGE:
+                raise DeviceError(
+                    f"Setting `model.cuda_graphs`: graphs change scores of {count} texts by "
+                    f"{found.change:.4f} on average on this GPU; switch it off."
+                )
 
 
 def compare(exact: HeadOutputs, coarse: HeadOutputs) -> Agreement:

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import torch
 
 from worker.inference.architecture import HEADS
-from worker.inference.attention import Attention, make_attention
+from worker.inference.attention import Attention, VarlenAttention, attends_by_varlen, make_attention
 from worker.inference.config import EncoderShape, HeadSet, Pooling
 from worker.inference.encoder import Encoder
 from worker.inference.engine import Filler, HeadOutputs
-from worker.inference.errors import EngineOutOfMemory
+from worker.inference.errors import DeviceError, EngineOutOfMemory
+from worker.inference.graphs import Graphs, filler, longest
 from worker.inference.kernels import FloatKernels, Kernels
 from worker.inference.packing import Packing, pack, split
 from worker.inference.tokenising import EncodedText
@@ -39,12 +40,16 @@ _OUT_OF_MEMORY: Final = ("out of memory", "not enough memory", "can't allocate m
 @dataclass(frozen=True, slots=True)
 class _Part:
     numbers: npt.NDArray[np.int64]
+    """Of its texts in the batch."""
+    tokens: int
+    """Of these texts."""
     packing: Packing
-    ids: torch.Tensor
-    positions: torch.Tensor
-    starts: torch.Tensor
-    owners: torch.Tensor
+    inputs: tuple[torch.Tensor, ...]
+    """Token ids, positions, starts, owners and lengths, as :meth:`TorchEngine._computed` takes them."""
     attention: Attention
+    layout: tuple[torch.Tensor, ...]
+    """Of the attention, where a graph computes the part; else empty."""
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class TorchEngine:
         device: Where to compute.
         threads: Cores for one product, on a CPU.
         kernels: Of the encoder's linear layers; None computes them in ``dtype``.
+        graphs: For small batches on CUDA; None launches every kernel by itself.
     """
 
     def __init__(
@@ -84,7 +90,9 @@ class TorchEngine:
         device: torch.device,
         threads: int,
         kernels: Kernels | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
+        self._graphs = graphs
         self._heads = shape.heads
         self._mean = pooling == "mean"
         self._dtype, self._device, self._threads = dtype, device, threads
@@ -111,24 +119,36 @@ class TorchEngine:
             # int8 on two cores: 5,080 tokens/s in batches of 1,024, 5,952 of 2,048, 6,084 of 4,096.
             self.default_batch_tokens = min(most, max(least, 1024 * threads))
             self.description += f", {threads} threads"
+        if graphs is not None:
+            if not attends_by_varlen(dtype, device.type):
+                raise DeviceError(
+                    "Setting `model.cuda_graphs`: it needs a GPU of compute capability 8.0 or more, and "
+                    "bf16, fp16 or fp8; switch it off."
+                )
+            self.description += ", CUDA graphs"
         cuda: Any = torch.cuda
         self._copies = cuda.Stream(device) if device.type == "cuda" else None
 
-    def prepare(self, batch: Sequence[EncodedText]) -> PreparedBatch:
-        """Lay out a batch of at least one text; runs in any thread."""
+    def prepare(self, batch: Sequence[EncodedText], *, by_graph: bool = True) -> PreparedBatch:
+        """Lay out a batch of at least one text; runs in any thread.
+
+        ``by_graph`` false launches every kernel by itself, also where the engine has graphs.
+        """
         with torch.inference_mode(), _memory_errors():
             lengths = [len(text.ids) for text in batch]
             with nullcontext() if self._copies is None else torch.cuda.stream(self._copies):
-                parts = tuple(self._part(batch, numbers) for numbers in split(lengths, self._part_tokens))
+                parts = tuple(
+                    self._part([batch[number] for number in numbers], numbers, by_graph)
+                    for numbers in split(lengths, self._part_tokens)
+                )
                 ready = None if self._copies is None else self._copies.record_event()
             return PreparedBatch(len(batch), sum(lengths), parts, ready)
 
     def filler(self, prepared: PreparedBatch) -> Filler:
         """Rows that round a part up, and padding in the tiles of attention."""
-        packings = [part.packing for part in prepared.parts]
         return Filler(
-            rows=sum(packing.rows - packing.tokens for packing in packings),
-            attention=sum(len(packing.gather) - packing.tokens for packing in packings),
+            rows=sum(part.packing.rows - part.tokens for part in prepared.parts),
+            attention=sum(len(part.packing.gather) - part.tokens for part in prepared.parts),
         )
 
     def run(self, prepared: PreparedBatch) -> HeadOutputs:
@@ -145,17 +165,17 @@ class TorchEngine:
             computed = [self._heads_of(part) for part in prepared.parts]
             outputs = np.empty((prepared.size, len(self._head_bias)), dtype=np.float32)
             for part, values in zip(prepared.parts, computed, strict=True):
-                outputs[part.numbers] = values.cpu().numpy()
+                outputs[part.numbers] = values.cpu().numpy()[: len(part.numbers)]
         if not np.isfinite(outputs).all():
             raise FloatingPointError("The heads gave NaN or infinity; fp32 has a wider range than fp16.")
         return {name: outputs[:, columns] for name, columns in self._columns.items()}
 
-    def infer(self, batch: Sequence[EncodedText]) -> HeadOutputs:
+    def infer(self, batch: Sequence[EncodedText], *, by_graph: bool = True) -> HeadOutputs:
         """Prepare and run; an empty batch gives arrays of no rows."""
         if not batch:
             nothing = np.empty((0, len(self._head_bias)), dtype=np.float32)
             return {name: nothing[:, columns] for name, columns in self._columns.items()}
-        return self.run(self.prepare(batch))
+        return self.run(self.prepare(batch, by_graph=by_graph))
 
     def _bind(self) -> None:
         """OpenMP's thread count belongs to the thread that calls it."""
@@ -163,19 +183,26 @@ class TorchEngine:
             torch.set_num_threads(self._threads)
             self._bound_to = threading.get_ident()
 
-    def _part(self, batch: Sequence[EncodedText], numbers: npt.NDArray[np.int64]) -> _Part:
-        packing = pack([len(batch[number].ids) for number in numbers])
+    def _part(self, texts: Sequence[EncodedText], numbers: npt.NDArray[np.int64], by_graph: bool, /) -> _Part:
+        rows = [text.ids for text in texts]
+        tokens = sum(map(len, rows))
+        more = filler([len(row) for row in rows]) if by_graph and self._graphs is not None else None
+        rows += [np.zeros(length, dtype=np.int32) for length in more or ()]
+        lengths = [len(row) for row in rows]
+        packing = pack(lengths)
         ids = np.zeros(packing.rows, dtype=np.int64)
-        np.concatenate([batch[numbers[at]].ids for at in packing.order], out=ids[: packing.tokens])
-        return _Part(
-            numbers=numbers,
-            packing=packing,
-            ids=self._place(ids),
-            positions=self._place(packing.positions),
-            starts=self._place(packing.starts),
-            owners=self._place(packing.owners),
-            attention=make_attention(packing, self._heads, self._dtype, self._place, self._device.type),
-        )
+        np.concatenate([rows[at] for at in packing.order], out=ids[: packing.tokens])
+        layout: tuple[torch.Tensor, ...] = ()
+        most = 0
+        if more is not None:
+            layout, most = VarlenAttention.laid_out(packing, self._place), longest(lengths) or 0
+            attention: Attention = VarlenAttention(layout, self._heads, packing.tokens, most)
+        else:
+            attention = make_attention(packing, self._heads, self._dtype, self._place, self._device.type)
+        arrays: list[npt.NDArray[Any]] = [ids, packing.positions, packing.starts, packing.owners]
+        arrays.append(np.array(lengths, dtype=np.float32))
+        inputs = tuple(self._place(array) for array in arrays)
+        return _Part(numbers, tokens, packing, inputs, attention, layout, most)
 
     def _place(self, array: npt.NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -184,18 +211,27 @@ class TorchEngine:
         return tensor.pin_memory().to(self._device, non_blocking=True)
 
     def _heads_of(self, part: _Part) -> torch.Tensor:
-        """``[n, all heads side by side]``, float32."""
-        hidden = self._encoder(part.ids, part.positions, part.starts, part.attention).to(torch.float32)
+        """``[n, all heads side by side]``, float32; with a graph more rows than texts."""
+        if not part.layout or self._graphs is None:
+            return self._computed(part.inputs, part.attention, part.packing.tokens)
+        rows, count, most = part.packing.rows, len(part.packing.starts), part.longest
+        few = len(part.inputs)
+
+        def compute(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+            attention = VarlenAttention(tensors[few:], self._heads, rows, most)
+            return self._computed(tensors[:few], attention, rows)
+
+        return self._graphs.run((rows, count, most), (*part.inputs, *part.layout), compute)
+
+    def _computed(self, inputs: Sequence[torch.Tensor], attention: Attention, tokens: int) -> torch.Tensor:
+        ids, positions, starts, owners, lengths = inputs
+        hidden = self._encoder(ids, positions, starts, attention).to(torch.float32)
         if self._mean:
-            hidden = _mean_rows(hidden[: part.packing.tokens], part.owners, len(part.numbers))
+            sums = hidden.new_zeros(len(starts), hidden.shape[1])
+            hidden = sums.index_add_(0, owners, hidden[:tokens]) / lengths[:, None]
         if self._pooler is not None:
             hidden = torch.tanh(torch.nn.functional.linear(hidden, *self._pooler))
         return torch.nn.functional.linear(hidden, self._head_weight, self._head_bias)
-
-
-def _mean_rows(hidden: torch.Tensor, owners: torch.Tensor, count: int) -> torch.Tensor:
-    sums = hidden.new_zeros(count, hidden.shape[1]).index_add_(0, owners, hidden)
-    return sums / torch.bincount(owners, minlength=count)[:, None]
 
 
 def _part_tokens(shape: EncoderShape, dtype: torch.dtype, device: torch.device, threads: int) -> int:

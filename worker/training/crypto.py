@@ -29,10 +29,7 @@ SENTIMENT_FROM_RATING: Final = ("aux_rating", "head_senti")
 VALIDATION_THRESHOLD: Final = 0.4
 VOCABULARY: Final = "tokenizer.json"
 
-ROUNDS: Final = (
-    Round(epochs=10, batch=32, rate=8e-5),
-    Round(epochs=5, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),
-)
+ROUNDS: Final = (Round(epochs=9, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),)
 PUBLISHED_ROUNDS: Final = (
     Round(epochs=5, batch=32, rate=2e-5, splices=0, replay=0, background=0, augmented=0.0),
 )
