@@ -1,14 +1,18 @@
 """The variable-length path says the same as the tiles; its CUDA kernel is stood in for by plain products."""
 
 import inspect
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.attention import varlen
 
-from worker.inference.attention import TiledAttention, VarlenAttention, make_attention
+from worker.inference.attention import (
+    TiledAttention,
+    VarlenAttention,
+    attends_by_varlen,
+    make_attention,
+)
 from worker.inference.packing import pack
 
 HEADS, WIDTH = 4, 8
@@ -74,23 +78,31 @@ def test_the_kernel_takes_what_it_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "capability", "expected"),
+    ("dtype", "capability", "width", "expected"),
     [
-        (torch.bfloat16, (9, 0), VarlenAttention),
-        (torch.float16, (7, 5), TiledAttention),
-        (torch.float32, (9, 0), TiledAttention),
+        (torch.bfloat16, (9, 0), 64, True),
+        (torch.float16, (8, 0), 32, True),
+        (torch.float16, (7, 5), 64, False),
+        (torch.float32, (9, 0), 64, False),
+        (torch.bfloat16, (9, 0), 20, False),
+        (torch.bfloat16, (9, 0), 512, False),
     ],
 )
 def test_choice_on_cuda(
-    dtype: torch.dtype, capability: tuple[int, int], expected: type, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+    width: int,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    assert isinstance(make_attention(pack([3]), HEADS, dtype, torch.from_numpy, "cuda"), expected)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert attends_by_varlen(dtype, torch.device("cuda:1"), width) == expected
 
 
 def test_choice_on_a_cpu() -> None:
-    place: Any = torch.from_numpy
-    assert isinstance(make_attention(pack([3]), HEADS, torch.bfloat16, place, "cpu"), TiledAttention)
+    assert not attends_by_varlen(torch.bfloat16, torch.device("cpu"), 64)
+    assert isinstance(make_attention(pack([3]), HEADS, torch.from_numpy, varlen=False), TiledAttention)
+    assert isinstance(make_attention(pack([3]), HEADS, torch.from_numpy, varlen=True), VarlenAttention)
 
 
 def test_large_scores_do_not_overflow() -> None:

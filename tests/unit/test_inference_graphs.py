@@ -20,6 +20,7 @@ from worker.inference import graphs, torch_engine
 from worker.inference.config import Pooling
 from worker.inference.errors import DeviceError
 from worker.inference.graphs import Compute, Graphs, filler, longest
+from worker.inference.load import load_model
 from worker.inference.precision import check_graphs
 from worker.inference.tokenising import EncodedText
 from worker.inference.torch_engine import TorchEngine
@@ -130,6 +131,24 @@ def test_shapes_beyond_the_most_run_without_a_graph(monkeypatch: pytest.MonkeyPa
     assert capture.captures == 1
 
 
+def test_a_shape_that_cannot_be_captured_runs_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = 0
+
+    def failing(compute: Compute) -> Compute:
+        nonlocal tried
+        tried += 1
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    ours = engine("mean", Graphs(failing), monkeypatch)
+    batch = texts(random.Random(8), 2)
+    for _ in range(3):
+        np.testing.assert_array_equal(ours.infer(batch)["logits_act"], ours.infer(batch)["logits_act"])
+    assert tried == 1
+    assert ours.captured == 0
+    with pytest.raises(DeviceError, match="no graph could be captured"):
+        check_graphs(ours, texts(random.Random(9), 100))
+
+
 def test_a_graph_that_gives_other_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def stale(compute: Compute) -> Compute:
         output = compute()
@@ -150,5 +169,7 @@ def test_a_cpu_has_no_graphs() -> None:
             dtype=torch.float32,
             device=CPU,
             threads=1,
-            graphs=Graphs(),
+            graphs=Graphs(Replayed()),
         )
+    with pytest.raises(DeviceError, match=r"Setting `model.cuda_graphs`: it needs a GPU"):
+        load_model(device="cpu", cuda_graphs=True)

@@ -5,13 +5,15 @@ Queries come in scaled: the factor is folded into their weights.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from worker.inference.packing import Packing
+
+_WIDEST_HEAD: Final = 256
 
 Place = Callable[[npt.NDArray[Any]], torch.Tensor]
 """Brings an array to where the computation runs."""
@@ -181,22 +183,24 @@ class VarlenAttention:
         return _only_output(attended).reshape(-1, hidden).index_select(0, self._back)
 
 
-def make_attention(packing: Packing, heads: int, dtype: torch.dtype, place: Place, kind: str) -> Attention:
-    """Choose by kind of device (``cpu``, ``cuda``) and precision."""
-    if attends_by_varlen(dtype, kind):
-        return VarlenAttention.of(packing, heads, place)
-    return TiledAttention(packing, heads, place)
+def make_attention(
+    packing: Packing, heads: int, place: Place, *, varlen: bool
+) -> TiledAttention | VarlenAttention:
+    """For one batch; ``varlen`` where :func:`attends_by_varlen` says so."""
+    return VarlenAttention.of(packing, heads, place) if varlen else TiledAttention(packing, heads, place)
 
 
-def attends_by_varlen(dtype: torch.dtype, kind: str) -> bool:
-    """Whether the variable-length kernel runs on that kind of device in that precision."""
+def attends_by_varlen(dtype: torch.dtype, device: torch.device, width: int) -> bool:
+    """Whether the variable-length kernel runs there, in that precision, with heads of that width."""
     from importlib.util import find_spec
 
     return (
-        kind == "cuda"
+        device.type == "cuda"
         and dtype in (torch.bfloat16, torch.float16)
+        and width % 8 == 0
+        and width <= _WIDEST_HEAD
         and find_spec("torch.nn.attention.varlen") is not None
-        and torch.cuda.get_device_capability() >= (8, 0)
+        and torch.cuda.get_device_capability(device) >= (8, 0)
     )
 
 

@@ -24,8 +24,10 @@ _ROWS: Final = F.ScalingType.RowWise
 
 def _rounded(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows in FP8 ``[rows, width]`` and the float32 scale of each ``[rows, 1]``."""
-    scale = x.abs().amax(1, keepdim=True).float().clamp_min(_TINY) / _LARGEST
-    return (x.float() / scale).to(_FORMAT), scale
+    # Two passes over x: the plain way (abs, amax, float, division, cast) takes six, longer than FP8 saves.
+    largest = torch.linalg.vector_norm(x, torch.inf, 1, keepdim=True, dtype=torch.float32)
+    scale = largest.clamp_min(_TINY) / _LARGEST
+    return torch.div(x, scale, out=torch.empty_like(x, dtype=_FORMAT)), scale
 
 
 class Fp8Linear:

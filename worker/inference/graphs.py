@@ -5,9 +5,11 @@ so a small batch is filled up with texts of nobody until its shape is one of few
 where the graph reads it.
 """
 
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
+import structlog
 import torch
 
 _ROWS: Final = (32, 64, 128, 256, 512, 1024, 2048)
@@ -17,6 +19,9 @@ MOST_TOKENS: Final = _ROWS[-1]
 MOST_GRAPHS: Final = 64
 """Each keeps its activations; batches of further shapes run without one."""
 _WARM_UP: Final = 2
+
+_capturing = threading.Lock()
+_log = structlog.get_logger(__name__)
 
 Compute = Callable[[], torch.Tensor]
 Capture = Callable[[Compute], Compute]
@@ -53,12 +58,16 @@ class Graphs:
     """The graphs that were captured, by shape. Used by the engine's thread alone.
 
     Args:
-        capture: See :data:`Capture`; ``capture_on_cuda`` but in tests.
+        capture: See :data:`Capture`; a :class:`CudaCapture` but in tests.
     """
 
-    def __init__(self, capture: Capture | None = None) -> None:
-        self._capture = capture or capture_on_cuda
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
         self._made: dict[Hashable, tuple[list[torch.Tensor], Compute]] = {}
+        self._refused: set[Hashable] = set()
+
+    def __len__(self) -> int:
+        return len(self._made)
 
     def run(
         self,
@@ -69,34 +78,69 @@ class Graphs:
         """``compute(inputs)`` by the graph of this shape, which is captured where there is none yet.
 
         ``compute`` has to be the same for all inputs of a shape, and the inputs have to be of the same sizes.
+        A shape that cannot be captured runs without a graph from then on, which the log says.
         """
-        if shape not in self._made:
-            if len(self._made) >= MOST_GRAPHS:
-                return compute(inputs)
-            own = [tensor.clone() for tensor in inputs]
-            self._made[shape] = (own, self._capture(lambda: compute(own)))
+        if shape not in self._made and (shape in self._refused or not self._make(shape, inputs, compute)):
+            return compute(inputs)
         own, replay = self._made[shape]
         for place, tensor in zip(own, inputs, strict=True):
             place.copy_(tensor)
         # The next replay writes to the same place.
         return replay().clone()
 
+    def _make(
+        self,
+        shape: Hashable,
+        inputs: Sequence[torch.Tensor],
+        compute: Callable[[Sequence[torch.Tensor]], torch.Tensor],
+    ) -> bool:
+        if len(self._made) >= MOST_GRAPHS:
+            return False
+        own = [tensor.clone() for tensor in inputs]
+        try:
+            replay = self._capture(lambda: compute(own))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._refused.add(shape)
+            _log.warning("engine.graph_refused", shape=shape, error=str(error))
+            return False
+        self._made[shape] = (own, replay)
+        return True
 
-def capture_on_cuda(compute: Compute) -> Compute:
-    """Capture the kernels of a computation; it runs a few times before, to choose and load them."""
-    cuda: Any = torch.cuda
-    warming = cuda.Stream()
-    warming.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(warming):
-        for _ in range(_WARM_UP):
-            compute()
-    torch.cuda.current_stream().wait_stream(warming)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = compute()
 
-    def replay() -> torch.Tensor:
-        graph.replay()
-        return output
+class CudaCapture:
+    """Captures on one device, in one stream and one pool of memory for all graphs of an engine.
 
-    return replay
+    ``torch.cuda.graph`` would do, but it empties the caches of memory at each capture, which happens between
+    batches, and knows one capture in a process. The mode is that of one thread: the next batch is laid out
+    in another thread meanwhile, whose pinned memory would break a capture in the global mode.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        cuda: Any = torch.cuda
+        self._device = device
+        self._stream = cuda.Stream(device)
+        self._pool = cuda.graph_pool_handle()
+
+    def __call__(self, compute: Compute) -> Compute:
+        """Capture a computation, which runs a few times before, so that its kernels are chosen and loaded."""
+        graph = torch.cuda.CUDAGraph()
+        with _capturing, torch.cuda.device(self._device):
+            outside = torch.cuda.current_stream()
+            self._stream.wait_stream(outside)
+            with torch.cuda.stream(self._stream):
+                for _ in range(_WARM_UP):
+                    compute()
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                try:
+                    output = compute()
+                finally:
+                    graph.capture_end()
+            outside.wait_stream(self._stream)
+
+        def replay() -> torch.Tensor:
+            graph.replay()
+            return output
+
+        return replay

@@ -10,7 +10,7 @@ from worker.inference.checkpoint import Checkpoint, load_checkpoint, resolve
 from worker.inference.config import HeadSet, KbertConfig
 from worker.inference.devices import calm_openmp, choose_device, choose_dtype, choose_threads
 from worker.inference.engine import HeadOutputs
-from worker.inference.errors import CheckpointError
+from worker.inference.errors import CheckpointError, DeviceError
 from worker.inference.heads import decode_crypto, decode_traffic
 from worker.inference.tokenising import EncodedText, Tokeniser, load_tokeniser
 
@@ -101,6 +101,8 @@ def load_model(
         ref = str(BUNDLED / (head_set or "crypto"))
     files = resolve(ref, revision=revision, offline=offline)
     cores, where = choose_threads(threads), choose_device(device)
+    if cuda_graphs and where.type != "cuda":
+        raise DeviceError("Setting `model.cuda_graphs`: it needs a GPU; switch it off.")
     choose_dtype(precision, where)  # an unknown one is named before gigabytes are read
     checkpoint = load_checkpoint(files)
     if head_set not in (None, checkpoint.head_set):
@@ -128,7 +130,7 @@ def _engine(
     threads: int,
     graphs: bool,
 ) -> "TorchEngine":
-    from worker.inference.graphs import Graphs
+    from worker.inference.graphs import CudaCapture, Graphs
     from worker.inference.precision import check_graphs, engine_of, sample_texts
     from worker.inference.torch_engine import TorchEngine
 
@@ -142,7 +144,7 @@ def _engine(
             device=device,
             threads=threads,
             kernels=kernels,
-            graphs=Graphs() if graphs else None,
+            graphs=Graphs(CudaCapture(device)) if graphs else None,
         )
 
     def samples() -> list[EncodedText]:

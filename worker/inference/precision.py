@@ -125,7 +125,7 @@ def check_graphs(engine: TorchEngine, samples: Sequence[EncodedText]) -> None:
     """Run small batches of the samples with and without graphs, twice, so that captured graphs are replayed.
 
     Raises:
-        DeviceError: The answers differ.
+        DeviceError: The answers differ, or no graph could be captured.
     """
     for count in _GRAPH_BATCHES:
         for batch in (samples[:count], samples[count : 2 * count]):
@@ -135,6 +135,10 @@ def check_graphs(engine: TorchEngine, samples: Sequence[EncodedText]) -> None:
                     f"Setting `model.cuda_graphs`: graphs change scores of {count} texts by "
                     f"{found.change:.4f} on average on this GPU; switch it off."
                 )
+    if not engine.captured:
+        raise DeviceError(
+            "Setting `model.cuda_graphs`: no graph could be captured (the log says why); switch it off."
+        )
 
 
 def compare(exact: HeadOutputs, coarse: HeadOutputs) -> Agreement:

@@ -1,5 +1,6 @@
 """The engine on torch: CPU or one CUDA device, one precision."""
 
+import importlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -95,7 +96,7 @@ class TorchEngine:
         self._graphs = graphs
         self._heads = shape.heads
         self._mean = pooling == "mean"
-        self._dtype, self._device, self._threads = dtype, device, threads
+        self._device, self._threads = device, threads
         self._bound_to: int | None = None
         with torch.inference_mode(), _memory_errors():
             kernels = kernels or FloatKernels(shape.activation, dtype, device)
@@ -119,8 +120,12 @@ class TorchEngine:
             # int8 on two cores: 5,080 tokens/s in batches of 1,024, 5,952 of 2,048, 6,084 of 4,096.
             self.default_batch_tokens = min(most, max(least, 1024 * threads))
             self.description += f", {threads} threads"
+        self._varlen = attends_by_varlen(dtype, device, shape.hidden_size // shape.heads)
+        if self._varlen:
+            # Its first import takes a second, which the first batch would wait.
+            importlib.import_module("torch.nn.attention.varlen")
         if graphs is not None:
-            if not attends_by_varlen(dtype, device.type):
+            if not self._varlen:
                 raise DeviceError(
                     "Setting `model.cuda_graphs`: it needs a GPU of compute capability 8.0 or more, and "
                     "bf16, fp16 or fp8; switch it off."
@@ -128,6 +133,11 @@ class TorchEngine:
             self.description += ", CUDA graphs"
         cuda: Any = torch.cuda
         self._copies = cuda.Stream(device) if device.type == "cuda" else None
+
+    @property
+    def captured(self) -> int:
+        """Graphs that were captured so far."""
+        return len(self._graphs) if self._graphs is not None else 0
 
     def prepare(self, batch: Sequence[EncodedText], *, by_graph: bool = True) -> PreparedBatch:
         """Lay out a batch of at least one text; runs in any thread.
@@ -198,7 +208,7 @@ class TorchEngine:
             layout, most = VarlenAttention.laid_out(packing, self._place), longest(lengths) or 0
             attention: Attention = VarlenAttention(layout, self._heads, packing.tokens, most)
         else:
-            attention = make_attention(packing, self._heads, self._dtype, self._place, self._device.type)
+            attention = make_attention(packing, self._heads, self._place, varlen=self._varlen)
         arrays: list[npt.NDArray[Any]] = [ids, packing.positions, packing.starts, packing.owners]
         arrays.append(np.array(lengths, dtype=np.float32))
         inputs = tuple(self._place(array) for array in arrays)
