@@ -11,7 +11,7 @@ from tests.checkpoints import SMALL, random_state
 from worker.inference import devices, precision
 from worker.inference.config import EncoderShape
 from worker.inference.engine import HeadOutputs
-from worker.inference.errors import DeviceError
+from worker.inference.errors import DeviceError, EngineOutOfMemory
 from worker.inference.fp8 import Fp8Kernels
 from worker.inference.int8 import int8_runs
 from worker.inference.kernels import Kernels
@@ -64,7 +64,9 @@ def texts_of(lengths: list[int], shape: EncoderShape = SHAPE) -> list[EncodedTex
     ]
 
 
-def toy(asked: str, state: dict[str, torch.Tensor], shape: EncoderShape = SHAPE) -> TorchEngine:
+def toy(
+    asked: str, state: dict[str, torch.Tensor], shape: EncoderShape = SHAPE, threads: int = 1
+) -> TorchEngine:
     def make(dtype: torch.dtype, kernels: Kernels | None) -> TorchEngine:
         return TorchEngine(
             state,
@@ -73,12 +75,12 @@ def toy(asked: str, state: dict[str, torch.Tensor], shape: EncoderShape = SHAPE)
             pooling="cls",
             dtype=dtype,
             device=CPU,
-            threads=1,
+            threads=threads,
             kernels=kernels,
         )
 
     samples = texts_of([5, 9, 30, 3] * 40, shape)
-    return engine_of(asked, make, lambda: samples, state, shape, device=CPU, threads=1)
+    return engine_of(asked, make, lambda: samples, state, shape, device=CPU, threads=threads)
 
 
 @needs_int8
@@ -91,6 +93,27 @@ def test_int8_is_near_fp32_with_every_activation(activation: str) -> None:
     for name, values in left.items():
         spread = values.std()
         assert np.abs(values - right[name]).mean() < 0.1 * spread, name
+
+
+@needs_int8
+def test_int8_in_lanes_gives_the_answers_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = random_state(SHAPE, std=0.1)
+    alone, laned = toy("int8", state), toy("int8", state, threads=3)
+    texts = texts_of([1, 64, 17, 40, 5, 9] * 20)
+    prepared = laned.prepare(texts)
+    assert len(prepared.parts) == 3
+    assert laned.filler(prepared).rows < prepared.tokens / 4
+    assert len(laned.prepare(texts[:2]).parts) == 1, "a small batch is computed together"
+    expected = alone.infer(texts)
+    for name, values in laned.run(prepared).items():
+        np.testing.assert_allclose(values, expected[name], atol=0.1, err_msg=name)
+
+    def broken(*_: object) -> None:
+        raise MemoryError("not enough memory")
+
+    monkeypatch.setattr(laned, "_computed", broken)
+    with pytest.raises(EngineOutOfMemory):
+        laned.infer(texts)
 
 
 @needs_int8

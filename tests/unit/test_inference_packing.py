@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.inference.packing import pack, split
+from worker.inference.packing import pack, share, split
 
 LENGTHS = st.one_of(
     st.lists(st.integers(1, 600), min_size=1, max_size=120),
@@ -66,3 +66,13 @@ def test_split(lengths: list[int], most: int) -> None:
     assert sorted(number for part in parts for number in part.tolist()) == list(range(len(lengths)))
     for part in parts:
         assert len(part) == 1 or sum(lengths[number] for number in part) <= most
+
+
+@given(lengths=LENGTHS, parts=st.integers(1, 16))
+def test_shares_hold_every_text_once_and_nearly_as_many_tokens(lengths: list[int], parts: int) -> None:
+    shares = share(lengths, parts)
+    assert 1 <= len(shares) <= parts
+    assert sorted(np.concatenate(shares).tolist()) == list(range(len(lengths)))
+    assert all(len(numbers) for numbers in shares)
+    for numbers in shares:
+        assert sum(lengths[number] for number in numbers) <= sum(lengths) / parts + max(lengths)

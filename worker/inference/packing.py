@@ -135,6 +135,19 @@ def split(lengths: Sequence[int], most_tokens: int) -> list[Ints]:
     return parts
 
 
+def share(lengths: Sequence[int], parts: int) -> list[Ints]:
+    """Divide a batch into at most so many parts of nearly as many tokens each, like lengths together.
+
+    Each part holds the numbers of its sequences, at least one.
+    """
+    sizes = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(sizes, kind="stable")
+    ends = np.cumsum(sizes[order])
+    # A sequence goes where its middle lies.
+    part = (ends - sizes[order] / 2) * parts // ends[-1]
+    return np.split(order, np.flatnonzero(np.diff(part)) + 1)
+
+
 def _runs(ordered: Ints) -> list[tuple[int, int, int]]:
     """Neighbours that share a tile: (first, beyond last, tile length)."""
     longest = int(_LENGTHS[-1])

@@ -19,7 +19,8 @@ from worker.inference.engine import Filler, HeadOutputs
 from worker.inference.errors import DeviceError, EngineOutOfMemory
 from worker.inference.graphs import Graphs, filler, longest
 from worker.inference.kernels import FloatKernels, Kernels
-from worker.inference.packing import Packing, pack, split
+from worker.inference.lanes import Lanes
+from worker.inference.packing import Packing, pack, share, split
 from worker.inference.tokenising import EncodedText
 
 OUTPUT_NAMES: Final = {
@@ -33,6 +34,8 @@ OUTPUT_NAMES: Final = {
 
 _CPU_PART_BYTES: Final = (12 << 20, 28 << 20)
 _CUDA_PART_TOKENS: Final = 1 << 17
+_LANE_TOKENS: Final = 96
+"""Fewer tokens of a batch for each lane, and all cores compute it together."""
 _CPU_BATCH_TOKENS: Final = (1024, 16384)
 _CUDA_BATCH_TOKENS: Final = 16384
 _OUT_OF_MEMORY: Final = ("out of memory", "not enough memory", "can't allocate memory")
@@ -131,6 +134,9 @@ class TorchEngine:
                     "bf16, fp16 or fp8; switch it off."
                 )
             self.description += ", CUDA graphs"
+        # Other products take so long that the cores lose nothing by sharing each.
+        laned = self.precision == "int8" and threads > 1
+        self._lanes = Lanes(threads, threads) if laned else None
         cuda: Any = torch.cuda
         self._copies = cuda.Stream(device) if device.type == "cuda" else None
 
@@ -149,7 +155,7 @@ class TorchEngine:
             with nullcontext() if self._copies is None else torch.cuda.stream(self._copies):
                 parts = tuple(
                     self._part([batch[number] for number in numbers], numbers, by_graph)
-                    for numbers in split(lengths, self._part_tokens)
+                    for numbers in self._divided(lengths)
                 )
                 ready = None if self._copies is None else self._copies.record_event()
             return PreparedBatch(len(batch), sum(lengths), parts, ready)
@@ -172,7 +178,10 @@ class TorchEngine:
         with torch.inference_mode(), _memory_errors():
             if prepared.ready is not None:
                 torch.cuda.current_stream(self._device).wait_event(prepared.ready)
-            computed = [self._heads_of(part) for part in prepared.parts]
+            if self._lanes is not None and len(prepared.parts) > 1:
+                computed = self._lanes.map(self._in_lane, prepared.parts)
+            else:
+                computed = [self._heads_of(part) for part in prepared.parts]
             outputs = np.empty((prepared.size, len(self._head_bias)), dtype=np.float32)
             for part, values in zip(prepared.parts, computed, strict=True):
                 outputs[part.numbers] = values.cpu().numpy()[: len(part.numbers)]
@@ -186,6 +195,17 @@ class TorchEngine:
             nothing = np.empty((0, len(self._head_bias)), dtype=np.float32)
             return {name: nothing[:, columns] for name, columns in self._columns.items()}
         return self.run(self.prepare(batch, by_graph=by_graph))
+
+    def _divided(self, lengths: Sequence[int]) -> list[npt.NDArray[np.int64]]:
+        """The texts of each part: as many parts as lanes, or a multiple, where there are lanes."""
+        if self._lanes is None or sum(lengths) < _LANE_TOKENS * self._threads:
+            return split(lengths, self._part_tokens)
+        rounds = -(-sum(lengths) // (self._part_tokens * self._threads))
+        return share(lengths, rounds * self._threads)
+
+    def _in_lane(self, part: _Part) -> torch.Tensor:
+        with torch.inference_mode():
+            return self._heads_of(part)
 
     def _bind(self) -> None:
         """OpenMP's thread count belongs to the thread that calls it."""
