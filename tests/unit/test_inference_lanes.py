@@ -1,4 +1,6 @@
 import gc
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -47,8 +49,28 @@ def test_lanes_end_with_their_owner() -> None:
     lanes = Lanes(2, 2)
     mine = lane_threads() - before
     assert len(mine) == 2
+    assert lanes.map(lambda number: number, range(4)) == list(range(4))
     del lanes
     gc.collect()
     for thread in mine:
         thread.join(20)
         assert not thread.is_alive()
+
+
+def test_a_process_that_ends_in_the_middle_of_a_part_ends_cleanly() -> None:
+    script = """
+import threading, torch
+from worker.inference.lanes import Lanes
+lanes, begun = Lanes(2, 2), threading.Event()
+def compute(_):
+    begun.set()
+    for _ in range(20):
+        torch.randn(300, 300) @ torch.randn(300, 300)
+threading.Thread(target=lambda: lanes.map(compute, range(4)), daemon=True).start()
+begun.wait()
+"""
+    for _ in range(3):
+        ended = subprocess.run(
+            [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")

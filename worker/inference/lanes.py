@@ -5,23 +5,29 @@ take little time, the meetings cost much: two cores of a Xeon did 3,473 tokens/s
 lanes and 2,619 together, 4,810 and 4,159 in batches of 2,048. In fp32 neither was ahead.
 """
 
+import atexit
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _Items = queue.SimpleQueue[Callable[[], None] | None]
+_LEAVE_WITHIN: Final = 5.0
+"""Seconds that the end of the process waits for parts that are being computed."""
+_lanes: dict[threading.Thread, _Items] = {}
 
 
 class Lanes:
     """Threads that take items from one queue; each computes with its share of the cores.
 
-    They are daemons, as the engine's own thread is: what hangs in native code keeps no process from exiting.
+    They are daemons, as the engine's own thread is: what hangs in native code keeps no process from exiting
+    for long.
 
     Args:
         count: Lanes, at least 1.
@@ -32,13 +38,15 @@ class Lanes:
         items: _Items = queue.SimpleQueue()
         self._items = items
         for number in range(count):
-            threading.Thread(
+            lane = threading.Thread(
                 target=_work,
                 args=(items, max(1, threads // count)),
                 name=f"kbert-lane-{number}",
                 daemon=True,
-            ).start()
-        weakref.finalize(self, _end, items, count)
+            )
+            _lanes[lane] = items
+            lane.start()
+        weakref.finalize(self, _end, items, count).atexit = False
 
     def map(self, compute: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """``compute`` of each item, in order; raises the first error of an item, when all have ended."""
@@ -65,10 +73,26 @@ class Lanes:
 def _work(items: _Items, threads: int) -> None:
     # OpenMP's thread count belongs to the thread that calls it.
     torch.set_num_threads(threads)
-    while (task := items.get()) is not None:
-        task()
+    try:
+        while (task := items.get()) is not None:
+            task()
+            # It knows the engine, whose end would else wait for the next batch.
+            del task
+    finally:
+        _lanes.pop(threading.current_thread(), None)
 
 
 def _end(items: _Items, count: int) -> None:
     for _ in range(count):
         items.put(None)
+
+
+@atexit.register
+def _end_all() -> None:
+    """At exit: a thread that came back from native code to a finalised interpreter would abort all."""
+    lanes = dict(_lanes)
+    for items in lanes.values():
+        items.put(None)
+    deadline = time.monotonic() + _LEAVE_WITHIN
+    for lane in lanes:
+        lane.join(max(0.0, deadline - time.monotonic()))
