@@ -27,8 +27,8 @@ _TINY: Final = 1e-9
 _INPUT_POWER: Final = 0.75
 """How much of a channel's range the weights take over; 0.5 changes the answers four times as much."""
 _WIDE_NEURONS: Final = 16
-"""One neuron in so many stays in the outer precision. With 24 and a power of 0.85 the bundled crypto model kept
-98.7 % of the samples' labels, with 16 and 0.75 it keeps 99.5 %."""
+"""One neuron in so many stays in the outer precision. With 24 and a power of 0.85 the bundled crypto model
+kept 98.7 % of the samples' labels, with 16 and 0.75 it keeps 99.5 %."""
 _BLOCK: Final = 16
 
 
