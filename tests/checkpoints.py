@@ -11,7 +11,10 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from worker.inference.architecture import expected_sizes
-from worker.inference.config import EncoderShape, HeadSet
+from worker.inference.config import EncoderShape, HeadSet, Pooling
+from worker.inference.graphs import Graphs
+from worker.inference.kernels import Kernels
+from worker.inference.torch_engine import TorchEngine
 
 State = dict[str, torch.Tensor]
 Storage = Literal["safetensors", "sharded", "bin", "sharded bin", "pt", "pt in a folder", "plain pt"]
@@ -196,6 +199,31 @@ def dequantised(stored: Mapping[str, torch.Tensor]) -> State:
         for name, tensor in stored.items()
         if not name.endswith(".scale")
     }
+
+
+def cpu_engine(
+    state: State,
+    shape: EncoderShape = SMALL,
+    head_set: HeadSet = "crypto",
+    pooling: Pooling = "cls",
+    dtype: torch.dtype = torch.float32,
+    *,
+    threads: int = 1,
+    kernels: Kernels | None = None,
+    graphs: Graphs | None = None,
+) -> TorchEngine:
+    """An engine on the CPU with these parameters."""
+    return TorchEngine(
+        state,
+        shape,
+        head_set=head_set,
+        pooling=pooling,
+        dtype=dtype,
+        device=torch.device("cpu"),
+        threads=threads,
+        kernels=kernels,
+        graphs=graphs,
+    )
 
 
 def reference_outputs(

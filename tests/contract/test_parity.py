@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.checkpoints import (
     SMALL,
+    cpu_engine,
     dequantised,
     quantised,
     random_state,
@@ -21,7 +22,7 @@ from tests.checkpoints import (
     wordpiece_tokenizer,
     write_checkpoint,
 )
-from worker.inference.config import EncoderShape, HeadSet
+from worker.inference.config import EncoderShape
 from worker.inference.engine import HeadOutputs
 from worker.inference.load import load_model
 from worker.inference.tokenising import EncodedText
@@ -48,24 +49,6 @@ TEXTS = [
 ]
 
 
-def engine(
-    state: dict[str, torch.Tensor],
-    shape: EncoderShape = SMALL,
-    head_set: HeadSet = "crypto",
-    pooling: Literal["cls", "mean"] = "cls",
-    dtype: torch.dtype = torch.float32,
-) -> TorchEngine:
-    return TorchEngine(
-        state,
-        shape,
-        head_set=head_set,
-        pooling=pooling,
-        dtype=dtype,
-        device=torch.device("cpu"),
-        threads=1,
-    )
-
-
 def encoded(sequences: list[list[int]]) -> list[EncodedText]:
     return [EncodedText(np.array(ids, dtype=np.int32), False) for ids in sequences]
 
@@ -86,7 +69,7 @@ def test_klue_base_size_equals_transformers() -> None:
     given_ids = sequences([2, 3, 7, 23, 23, 24, 41, 96, 200], KLUE_BASE.vocab_size)
     theirs = reference_outputs(state, KLUE_BASE, given_ids, batch=len(given_ids))
     assert max(float(values.abs().max()) for values in theirs.values()) > 0.5
-    assert_equal(engine(state, KLUE_BASE).infer(encoded(given_ids)), theirs)
+    assert_equal(cpu_engine(state, KLUE_BASE).infer(encoded(given_ids)), theirs)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -100,7 +83,7 @@ def test_every_length_equals_transformers(
     given_ids = sequences(list(range(1, SMALL.positions + 1, 3)), shape.vocab_size)
     told = replace(shape, activation=names.get(activation, activation))  # type: ignore[arg-type]
     theirs = reference_outputs(state, told, given_ids, pooling=pooling, batch=16)
-    assert_equal(engine(state, shape, pooling=pooling).infer(encoded(given_ids)), theirs)
+    assert_equal(cpu_engine(state, shape, pooling=pooling).infer(encoded(given_ids)), theirs)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 8])
@@ -108,14 +91,16 @@ def test_head_width_comes_from_the_config(heads: int) -> None:
     shape = replace(SMALL, heads=heads, layer_norm_eps=1e-5)
     state = random_state(shape)
     given_ids = sequences([1, 5, 40], shape.vocab_size)
-    assert_equal(engine(state, shape).infer(encoded(given_ids)), reference_outputs(state, shape, given_ids))
+    assert_equal(
+        cpu_engine(state, shape).infer(encoded(given_ids)), reference_outputs(state, shape, given_ids)
+    )
 
 
 def test_traffic_equals_transformers() -> None:
     state = random_state(SMALL, "traffic")
     given_ids = sequences([2, 9, 64, 256, 256], SMALL.vocab_size)
     theirs = reference_outputs(state, SMALL, given_ids, head_set="traffic", batch=5)
-    assert_equal(engine(state, head_set="traffic").infer(encoded(given_ids)), theirs)
+    assert_equal(cpu_engine(state, head_set="traffic").infer(encoded(given_ids)), theirs)
 
 
 LENGTHS = (1, 2, 3, 7, 8, 9, 16, 17, 30, 64, 65, 128, 200, 256)
@@ -128,7 +113,7 @@ def both(request: pytest.FixtureRequest) -> Both:
     """Our engine, and what transformers says of each sequence alone."""
     state = random_state(SMALL)
     theirs = reference_outputs(state, SMALL, ALONE, pooling=request.param)
-    return engine(state, pooling=request.param), {name: values.numpy() for name, values in theirs.items()}
+    return cpu_engine(state, pooling=request.param), {name: values.numpy() for name, values in theirs.items()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,7 +136,7 @@ def test_a_batch_of_many_parts(both: Both) -> None:
 
 
 def test_an_empty_batch_gives_no_rows() -> None:
-    outputs = engine(random_state(SMALL)).infer([])
+    outputs = cpu_engine(random_state(SMALL)).infer([])
     assert {name: values.shape for name, values in outputs.items()} == {
         "logits_senti": (0, 5),
         "logits_act": (0, 6),
@@ -194,8 +179,8 @@ def test_bf16_keeps_the_answers() -> None:
     state = random_state(shape, std=0.06)
     drawn = np.random.default_rng(11)
     texts = encoded(sequences(drawn.integers(3, 60, 1500).tolist(), shape.vocab_size))
-    exact = engine(state, shape).infer(texts)
-    coarse = engine(state, shape, dtype=torch.bfloat16).infer(texts)
+    exact = cpu_engine(state, shape).infer(texts)
+    coarse = cpu_engine(state, shape, dtype=torch.bfloat16).infer(texts)
     for name in ("logits_senti", "logits_act"):
         assert len(np.unique(exact[name].argmax(1))) > 1
         assert (exact[name].argmax(1) == coarse[name].argmax(1)).mean() >= 0.97

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.checkpoints import SMALL, random_state
+from tests.checkpoints import SMALL, cpu_engine, random_state
 from worker.inference import devices, precision
 from worker.inference.config import EncoderShape
 from worker.inference.engine import HeadOutputs
@@ -68,16 +68,7 @@ def toy(
     asked: str, state: dict[str, torch.Tensor], shape: EncoderShape = SHAPE, threads: int = 1
 ) -> TorchEngine:
     def make(dtype: torch.dtype, kernels: Kernels | None) -> TorchEngine:
-        return TorchEngine(
-            state,
-            shape,
-            head_set="crypto",
-            pooling="cls",
-            dtype=dtype,
-            device=CPU,
-            threads=threads,
-            kernels=kernels,
-        )
+        return cpu_engine(state, shape, dtype=dtype, threads=threads, kernels=kernels)
 
     samples = texts_of([5, 9, 30, 3] * 40, shape)
     return engine_of(asked, make, lambda: samples, state, shape, device=CPU, threads=threads)
@@ -131,16 +122,8 @@ def test_fp8_is_near_fp32_and_needs_no_company() -> None:
     """On a CPU, by the operator that a GPU has as well; the setting itself asks for a GPU."""
     state = random_state(SHAPE, std=0.1)
     plain = toy("fp32", state)
-    coarse = TorchEngine(
-        state,
-        SHAPE,
-        head_set="crypto",
-        pooling="cls",
-        dtype=torch.bfloat16,
-        device=CPU,
-        threads=1,
-        kernels=Fp8Kernels(SHAPE.activation, torch.bfloat16, CPU),
-    )
+    kernels = Fp8Kernels(SHAPE.activation, torch.bfloat16, CPU)
+    coarse = cpu_engine(state, SHAPE, dtype=torch.bfloat16, kernels=kernels)
     assert coarse.precision == "fp8"
     texts = texts_of([1, 2, 17, 40, 64] * 8)
     left, right = plain.infer(texts), coarse.infer(texts)
@@ -151,11 +134,11 @@ def test_fp8_is_near_fp32_and_needs_no_company() -> None:
         np.testing.assert_allclose(alone, right[name][:10], atol=0.1, err_msg=name)
 
 
-def test_fp8_of_the_bundled_model(exact: HeadOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp8_of_the_bundled_model(
+    exact: HeadOutputs, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(devices, "multiplies_fp8", lambda _: True)
-    model = load_model(precision="fp8", threads=1)
-    texts = [row.text for row in load_all(PACKAGED)][::6] + sample_texts("crypto", "[SEP]")
-    found = compare(exact, model.engine.infer(model.tokeniser.encode(texts)))
+    found = compare(exact, outputs("fp8"))
     assert found.same_labels > 0.9, found
     assert 0 < found.change < 0.05, found
 

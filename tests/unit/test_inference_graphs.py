@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention import varlen
 
-from tests.checkpoints import SMALL, random_state
+from tests.checkpoints import SMALL, cpu_engine, random_state
 from tests.unit.test_inference_attention import plain_varlen
 from worker.inference import graphs, torch_engine
 from worker.inference.config import Pooling
@@ -26,7 +26,6 @@ from worker.inference.tokenising import EncodedText
 from worker.inference.torch_engine import TorchEngine
 
 SHAPE = replace(SMALL, hidden_size=64, heads=4, intermediate_size=128, layers=2)
-CPU = torch.device("cpu")
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=60))
@@ -68,16 +67,7 @@ class Replayed:
 def engine(pooling: Pooling, made: Graphs | None, monkeypatch: pytest.MonkeyPatch) -> TorchEngine:
     monkeypatch.setattr(varlen, "varlen_attn", plain_varlen)
     monkeypatch.setattr(torch_engine, "attends_by_varlen", lambda *_: True)
-    return TorchEngine(
-        random_state(SHAPE, std=0.1),
-        SHAPE,
-        head_set="crypto",
-        pooling=pooling,
-        dtype=torch.float32,
-        device=CPU,
-        threads=1,
-        graphs=made,
-    )
+    return cpu_engine(random_state(SHAPE, std=0.1), SHAPE, pooling=pooling, graphs=made)
 
 
 def texts(rng: random.Random, count: int) -> list[EncodedText]:
@@ -161,15 +151,6 @@ def test_a_graph_that_gives_other_answers_is_refused(monkeypatch: pytest.MonkeyP
 
 def test_a_cpu_has_no_graphs() -> None:
     with pytest.raises(DeviceError, match=r"Setting `model.cuda_graphs`: it needs a GPU"):
-        TorchEngine(
-            random_state(SHAPE),
-            SHAPE,
-            head_set="crypto",
-            pooling="cls",
-            dtype=torch.float32,
-            device=CPU,
-            threads=1,
-            graphs=Graphs(Replayed()),
-        )
+        cpu_engine(random_state(SHAPE), SHAPE, graphs=Graphs(Replayed()))
     with pytest.raises(DeviceError, match=r"Setting `model.cuda_graphs`: it needs a GPU"):
         load_model(device="cpu", cuda_graphs=True)

@@ -4,15 +4,14 @@ Not measured on a GPU. The product is torch's ``scaled_mm``, which a CPU compute
 tested there, and the bundled model keeps 98 % of its labels.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from worker.inference.config import Activation
-from worker.inference.kernels import Parameters
-from worker.inference.linears import FeedForward, Projection, activated
+from worker.inference.kernels import FloatKernels, Parameters
+from worker.inference.linears import Linear, PlainLinear
 
 LEAST_CAPABILITY: Final = (8, 9)
 """CUDA compute capability that has FP8 products."""
@@ -30,8 +29,8 @@ def _rounded(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.div(x, scale, out=torch.empty_like(x, dtype=_FORMAT)), scale
 
 
-class Fp8Linear:
-    """One linear layer, see :class:`~worker.inference.linears.Linear`; takes and gives ``dtype``.
+class Fp8Linear(PlainLinear):
+    """One linear layer; takes and gives ``dtype``.
 
     Args:
         weight: ``[outputs, inputs]`` float32; both multiples of 16.
@@ -44,9 +43,8 @@ class Fp8Linear:
         self, weight: torch.Tensor, bias: torch.Tensor, activation: Activation, dtype: torch.dtype
     ) -> None:
         rounded, scale = _rounded(weight)
-        self._weight, self._scale = rounded.t(), scale.t()
-        self._bias = bias.to(dtype)
-        self._activation, self._dtype = activation, dtype
+        super().__init__(rounded.t(), bias.to(dtype), activation)
+        self._scale, self._dtype = scale.t(), dtype
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """See :class:`~worker.inference.linears.Linear`."""
@@ -62,40 +60,14 @@ class Fp8Linear:
             output_dtype=self._dtype,
         )
 
-    def activated(self, x: torch.Tensor) -> torch.Tensor:
-        """See :class:`~worker.inference.linears.Linear`."""
-        return activated(self(x), self._activation)
 
-    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        """See :class:`~worker.inference.linears.Linear`."""
-        return self(x).add_(residual)
-
-
-class Fp8Kernels:
-    """Products in FP8; ``dtype`` between them.
-
-    Args:
-        activation: Of the feed-forward layers.
-        dtype: Of attention, norms and residuals.
-        device: Where to compute.
-    """
+class Fp8Kernels(FloatKernels):
+    """Products in FP8; ``dtype`` between them."""
 
     def __init__(self, activation: Activation, dtype: torch.dtype, device: torch.device) -> None:
-        self._activation, self._dtype, self._device = activation, dtype, device
+        super().__init__(activation, dtype, device)
         self.precision = "fp8"
 
-    def projection(self, name: str, parameters: Parameters) -> Projection:
-        """See :class:`~worker.inference.kernels.Kernels`."""
-        del name
-        return self._linear(parameters)
-
-    def feed_forward(
-        self, name: str, up: Parameters, down: Parameters
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """See :class:`~worker.inference.kernels.Kernels`."""
-        del name
-        return FeedForward(self._linear(up), self._linear(down))
-
-    def _linear(self, parameters: Parameters) -> Fp8Linear:
+    def _linear(self, parameters: Parameters) -> Linear:
         weight, bias = (tensor.to(self._device) for tensor in parameters)
         return Fp8Linear(weight, bias, self._activation, self._dtype)

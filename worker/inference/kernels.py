@@ -7,7 +7,7 @@ import torch
 
 from worker.inference.config import Activation
 from worker.inference.int8 import Int8FeedForward, Int8Linear, Range
-from worker.inference.linears import FeedForward, Projection, make_linear
+from worker.inference.linears import FeedForward, Linear, Projection, make_linear
 
 Parameters = tuple[torch.Tensor, torch.Tensor]
 """Weight ``[outputs, inputs]`` and bias ``[outputs]``, float32."""
@@ -43,20 +43,19 @@ class FloatKernels:
 
     def projection(self, name: str, parameters: Parameters) -> Projection:
         """See :class:`Kernels`."""
-        weight, bias = (tensor.to(self._device, self._dtype) for tensor in parameters)
-        return make_linear(weight, bias, self._activation)
+        del name
+        return self._linear(parameters)
 
     def feed_forward(
         self, name: str, up: Parameters, down: Parameters
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         """See :class:`Kernels`."""
-        linears = [
-            make_linear(
-                weight.to(self._device, self._dtype), bias.to(self._device, self._dtype), self._activation
-            )
-            for weight, bias in (up, down)
-        ]
-        return FeedForward(*linears)
+        del name
+        return FeedForward(self._linear(up), self._linear(down))
+
+    def _linear(self, parameters: Parameters) -> Linear:
+        weight, bias = (tensor.to(self._device, self._dtype) for tensor in parameters)
+        return make_linear(weight, bias, self._activation)
 
 
 class Int8Kernels:

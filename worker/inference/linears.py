@@ -53,15 +53,6 @@ class FeedForward:
         return self._down.plus(self._up.activated(x), x)
 
 
-def activated(x: torch.Tensor, activation: Activation) -> torch.Tensor:
-    """The activation of ``x``, by torch's own kernels."""
-    if activation == "relu":
-        return F.relu(x)
-    if activation == "silu":
-        return F.silu(x)
-    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
-
-
 class PlainLinear:
     """Runs wherever torch runs."""
 
@@ -75,7 +66,12 @@ class PlainLinear:
 
     def activated(self, x: torch.Tensor) -> torch.Tensor:
         """See :class:`Linear`."""
-        return activated(self(x), self._activation)
+        y = self(x)
+        if self._activation == "relu":
+            return F.relu(y)
+        if self._activation == "silu":
+            return F.silu(y)
+        return F.gelu(y, approximate="tanh" if self._activation == "gelu_tanh" else "none")
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """See :class:`Linear`."""
