@@ -1,8 +1,10 @@
 """Which device, precision and cores: what is asked for, or the best that is there."""
 
+import ctypes
 import functools
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -16,6 +18,12 @@ Precision = Literal["auto", "fp32", "bf16", "int8", "fp16", "fp8"]
 
 _AMPERE: Final = (8, 0)
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+"""Names of options in malloc.h."""
+_KEPT_BYTES: Final = 256 << 20
+_MAPPED_BYTES: Final = 32 << 20
+"""The most that every glibc takes; what a part of a batch needs is smaller."""
 
 
 def calm_openmp() -> None:
@@ -25,6 +33,23 @@ def calm_openmp() -> None:
     waits for the other's time slice: 28 messages/s instead of 107 on two busy cores.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what one batch frees for the next, unless the environment says how.
+
+    glibc by itself gives the end of a thread's heap back and maps it anew page by page: 25,000 to 70,000
+    page faults for 256 messages of BERT-base size in int8, 202 messages/s (median of three) instead of 208.
+    """
+    told = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in told):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # not glibc
+        return
+    # The first alone would stop glibc from raising the second by itself: 117 messages/s, a million faults.
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def choose_device(asked: str) -> "torch.device":

@@ -14,6 +14,7 @@ import torch
 from worker.inference.architecture import HEADS
 from worker.inference.attention import Attention, VarlenAttention, attends_by_varlen, make_attention
 from worker.inference.config import EncoderShape, HeadSet, Pooling
+from worker.inference.devices import keep_freed_memory
 from worker.inference.encoder import Encoder
 from worker.inference.engine import Filler, HeadOutputs
 from worker.inference.errors import DeviceError, EngineOutOfMemory
@@ -119,6 +120,7 @@ class TorchEngine:
         self.precision = kernels.precision
         self.description = f"torch {torch.__version__} on {device} in {self.precision}"
         if device.type == "cpu":
+            keep_freed_memory()
             least, most = _CPU_BATCH_TOKENS
             # int8 on two cores: 5,080 tokens/s in batches of 1,024, 5,952 of 2,048, 6,084 of 4,096.
             self.default_batch_tokens = min(most, max(least, 1024 * threads))
