@@ -268,12 +268,13 @@ def bench_engine(
     plot: Annotated[
         Path | None, typer.Option(help="Draw throughput against batch tokens into this PNG.")
     ] = None,
+    peers: Annotated[bool, typer.Option(help="The peers take most of the time.")] = True,
 ) -> None:
     """The engine alone, beside transformers, ONNX Runtime and OpenVINO."""
     from worker.benchmarks.engine import bench_engine as measure
 
     with _status() as tell:
-        result = measure(report=tell, plot=plot)
+        result = measure(report=tell, plot=plot, peers=peers)
     _print_result(result, as_json)
 
 
@@ -308,6 +309,7 @@ def bench_pipeline(
 
 @bench_app.command("latency")
 def bench_latency(
+    *,
     as_json: AsJson = False,
     size: Annotated[
         Literal["bundled", "base"],
@@ -315,6 +317,10 @@ def bench_latency(
     ] = "bundled",
     seconds: Annotated[float, typer.Option(min=1, help="Of load a point.")] = 8.0,
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved; medians are given.")] = 3,
+    own_kafka: Annotated[
+        bool,
+        typer.Option("--own-kafka", help="On the Kafka of the settings, in topics of its own."),
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="PNG of latency against load.")] = None,
 ) -> None:
     """From arrival to acknowledged signal under Poisson load, beside the two common rules of batching."""
@@ -322,7 +328,9 @@ def bench_latency(
 
     settings = _settings(quiet=True)
     with _status() as tell:
-        result = _run(measure(settings, size=size, seconds=seconds, repeats=repeats, report=tell))
+        result = _run(
+            measure(settings, size=size, seconds=seconds, repeats=repeats, own_kafka=own_kafka, report=tell)
+        )
     if plot is not None:
         from worker.benchmarks.latency_plot import plot_latency
 

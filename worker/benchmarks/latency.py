@@ -1,10 +1,12 @@
 """``kbert bench latency``: from planned arrival to acknowledged signal, for three rules of batching."""
 
 import asyncio
+import os
 import statistics
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, monotonic_ns, perf_counter
 from typing import Any, Final, Literal
@@ -28,7 +30,7 @@ from worker.inference.tokenising import EncodedText
 from worker.pipeline import Pipeline
 from worker.settings import Settings
 from worker.sink.producer import KafkaSink, OutRecord
-from worker.sink.topics import create_topics
+from worker.sink.topics import create_topics, delete_topics
 from worker.source.consumer import KafkaSource, Record
 from worker.tasks import CryptoTask
 
@@ -53,9 +55,10 @@ async def bench_latency(
     seconds: float = 8.0,
     repeats: int = 3,
     loads: Sequence[float] = LOADS,
+    own_kafka: bool = False,
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """Measure on the embedded broker, the generator in a process of its own.
+    """Measure on a broker, the generator in a process of its own.
 
     Args:
         settings: As the worker has them.
@@ -63,6 +66,8 @@ async def bench_latency(
         seconds: Of load a point.
         repeats: Interleaved repeats; medians are given.
         loads: Shares of the capacity, which is measured first.
+        own_kafka: On the Kafka of the settings, in topics and groups named ``kbert-bench-…``, the topics
+            deleted in the end; else on the embedded broker.
         report: Called with a line for a person before each measurement.
 
     Returns:
@@ -79,26 +84,25 @@ async def bench_latency(
     found: dict[tuple[float, str], list[Milliseconds]] = {}
     rates: dict[str, list[float]] = {rule: [] for rule in RULES}
     echoed: list[Milliseconds] = []
-    async with EmbeddedKafka() as kafka:
-        local = answered_soon(on_broker(settings, kafka.bootstrap_servers))
-        backlog = with_own_topics(local)
+    async with _broker(settings, own=own_kafka) as bench:
+        backlog = bench.topics()
         count = max(_WARM_UP, int(3_000 / service["full_batch"] * service["messages_of_a_full_batch"]))
         await fill(backlog, payloads(count))
         for repeat in range(repeats):
             for rule, make in _in_turn(repeat):
                 tell(f"capacity, repeat {repeat + 1} of {repeats}: {rule}")
-                mine = with_own_topics(local, raw=backlog.topics.raw)
+                mine = bench.topics(raw=backlog.topics.raw)
                 drained = await drain(mine, model, task, count, make_batcher=make)
                 rates[rule].append(drained.per_second)
         capacity = statistics.median(rates["ours"])
         for repeat in range(repeats):
             tell(f"the broker alone, repeat {repeat + 1} of {repeats}")
-            echoed.append(await _broker_alone(local, loads[0] * capacity, seconds, repeat))
+            echoed.append(await _broker_alone(bench, loads[0] * capacity, seconds, repeat))
             for load in loads:
                 for rule, make in _in_turn(repeat):
                     tell(f"load {load:.0%}, repeat {repeat + 1} of {repeats}: {rule}")
                     through = _pipeline(model, task, make)
-                    measured = await _under_load(local, through, load * capacity, seconds, repeat)
+                    measured = await _under_load(bench, through, load * capacity, seconds, repeat)
                     found.setdefault((load, rule), []).append(measured)
     points = [
         {
@@ -110,6 +114,7 @@ async def bench_latency(
     ]
     broker = _medians(echoed)
     return {
+        "broker": "own" if own_kafka else "embedded",
         "model": model.info.name if size == "bundled" else "BERT-base size, random weights",
         "capacity": {rule: round(statistics.median(done), 1) for rule, done in rates.items()},
         "service_ms": service,
@@ -210,6 +215,37 @@ class _TimedSource(KafkaSource):
         self.ms += [(now - int(record.key)) / 1e6 for record in done if record.key]
 
 
+@dataclass
+class _Broker:
+    """Where the benchmark runs, and the topics that it made there."""
+
+    settings: Settings
+    address: str | None
+    """As the load generator takes it."""
+    made: list[Settings] = field(default_factory=list)
+
+    def topics(self, raw: str | None = None) -> Settings:
+        """The settings with topics that nobody else uses."""
+        self.made.append(with_own_topics(self.settings, raw=raw))
+        return self.made[-1]
+
+
+@asynccontextmanager
+async def _broker(settings: Settings, *, own: bool) -> AsyncIterator[_Broker]:
+    if not own:
+        async with EmbeddedKafka() as kafka:
+            local = answered_soon(on_broker(settings, kafka.bootstrap_servers))
+            yield _Broker(local, kafka.bootstrap_servers)
+        return
+    # The parts are put together here, without transactions.
+    found = _Broker(settings.model_copy(update={"delivery": "at_least_once"}), None)
+    try:
+        yield found
+    finally:
+        for made in found.made:
+            await delete_topics(made)
+
+
 Through = Callable[[Settings, _TimedSource, KafkaSink, asyncio.Event], Any]
 
 
@@ -237,14 +273,14 @@ async def _echo(settings: Settings, source: _TimedSource, sink: KafkaSink, stop:
             source.finish(records)
 
 
-async def _broker_alone(settings: Settings, rate: float, seconds: float, seed: int) -> Milliseconds:
-    return await _under_load(settings, _echo, rate, seconds, seed)
+async def _broker_alone(bench: _Broker, rate: float, seconds: float, seed: int) -> Milliseconds:
+    return await _under_load(bench, _echo, rate, seconds, seed)
 
 
 async def _under_load(
-    settings: Settings, through: Through, rate: float, seconds: float, seed: int
+    bench: _Broker, through: Through, rate: float, seconds: float, seed: int
 ) -> Milliseconds:
-    mine = with_own_topics(settings)
+    mine = bench.topics()
     await create_topics(mine)
     count = max(100, int(rate * seconds))
     source, sink, stop = _TimedSource(mine), KafkaSink(mine.kafka, mine.sink), asyncio.Event()
@@ -254,7 +290,7 @@ async def _under_load(
     running = asyncio.create_task(through(mine, source, sink, stop))
     try:
         await _finished(source, running, _WARM_UP, _PATIENCE)
-        load = Load(mine.kafka.bootstrap_servers, mine.topics.raw, rate, count, seed)
+        load = Load(bench.address, mine.topics.raw, rate, count, seed)
         async with _generator(load):
             await _finished(source, running, _WARM_UP + count, count / rate + _PATIENCE)
     finally:
@@ -280,7 +316,8 @@ async def _generator(load: Load) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "worker.benchmarks.load_generator", load.to_argument()),
-        cwd=_ROOT,
+        # Not by its working directory: that is where the settings may lie.
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])},
         stderr=asyncio.subprocess.PIPE,
     )
     try:

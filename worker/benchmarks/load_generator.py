@@ -15,7 +15,7 @@ from time import monotonic_ns
 from typing import Final
 
 from worker.benchmarks.raw_topic import payloads
-from worker.settings import KafkaSettings, SinkSettings
+from worker.settings import KafkaSettings, SinkSettings, load_settings
 from worker.sink.producer import KafkaSink, OutRecord
 
 _LEAD_NS: Final = 200_000_000
@@ -25,7 +25,8 @@ _LEAD_NS: Final = 200_000_000
 class Load:
     """What is sent, and where."""
 
-    bootstrap_servers: str
+    bootstrap_servers: str | None
+    """Of a broker without TLS or SASL; None is the Kafka of the settings."""
     topic: str
     per_second: float
     messages: int
@@ -46,7 +47,11 @@ def planned_arrivals(load: Load, start_ns: int) -> list[int]:
 async def run(load: Load) -> None:
     """Send the load."""
     values = payloads(load.messages)
-    kafka = KafkaSettings(bootstrap_servers=load.bootstrap_servers, idempotent_producer=False)
+    kafka = (
+        load_settings().kafka
+        if load.bootstrap_servers is None
+        else KafkaSettings(bootstrap_servers=load.bootstrap_servers, idempotent_producer=False)
+    )
     sink = KafkaSink(kafka, SinkSettings())
     await sink.start()
     try:

@@ -44,12 +44,14 @@ def answered_soon(settings: Settings) -> Settings:
 
 def with_own_topics(settings: Settings, raw: str | None = None) -> Settings:
     """The settings with topics and a group that nobody else uses; ``raw`` may be shared."""
-    name = uuid4().hex[:8]
-    topics = settings.topics.model_copy(
-        update={"raw": raw or f"raw-{name}", "signals": f"signals-{name}", "dead_letter": f"dead-{name}"}
+    name = f"kbert-bench-{uuid4().hex[:8]}"
+    named = {role: f"{name}-{role}" for role in ("raw", "signals", "dead_letter")}
+    topics = settings.topics.model_copy(update=named | ({"raw": raw} if raw else {}))
+    traffic = settings.traffic.model_copy(
+        update={"raw": f"{name}-raw_traffic", "signals": f"{name}-signals_traffic"}
     )
     source = settings.source.model_copy(update={"group_id": name})
-    return settings.model_copy(update={"topics": topics, "source": source})
+    return settings.model_copy(update={"topics": topics, "traffic": traffic, "source": source})
 
 
 async def fill(settings: Settings, values: Sequence[bytes]) -> None:

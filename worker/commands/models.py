@@ -1,5 +1,6 @@
 """``kbert train`` and ``kbert evaluate``."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -85,6 +86,34 @@ def train_crypto(
     }
     given = {key: value for key, value in given.items() if value is not None}
     print(train_model(CryptoTrainConfig.for_encoder(base, out, **given)))
+
+
+@train_app.command("ablation")
+def train_ablation(
+    *,
+    base: BaseDir,
+    public: Annotated[Path, typer.Option(help="Directory of public sets.")],
+    init: Annotated[
+        Path, typer.Option(help="--out of `kbert train crypto`, whose public stage is taken over.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the scores of finished runs are kept.")],
+    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 300,
+    further: Annotated[int, typer.Option(min=1, help="Texts that are only learned from.")] = 8_000,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """What each ingredient of the crypto recipe brings, over three seeds, on registers that are left out."""
+    settings_in_force()
+    from rich.console import Console
+
+    from worker.training.ablation import AblationConfig, ablate, table
+
+    config = AblationConfig(base, public, init, out, steps, further, threads)
+    found = ablate(config, Console(stderr=True))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        Console().print(table(found))
 
 
 @train_app.command("traffic")

@@ -80,6 +80,20 @@ async def create_topics(settings: Settings) -> list[str]:
         await admin.close()
 
 
+async def delete_topics(settings: Settings) -> None:
+    """Delete the topics that the settings name, with all that is in them.
+
+    Raises:
+        ConnectionFailedError: no broker answers.
+    """
+    admin = await _connect(settings)
+    try:
+        known = set(await admin.list_topics())
+        await admin.delete_topics([name for name in topic_names(settings).values() if name in known])
+    finally:
+        await admin.close()
+
+
 async def _until_known(admin: AIOKafkaAdminClient, names: list[str]) -> None:
     """Wait until the broker that answers has heard of them: in Apache Kafka its controller makes topics."""
     deadline = time.monotonic() + _KNOWN_SECONDS

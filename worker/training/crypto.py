@@ -379,18 +379,12 @@ class _Recipe:
         return folder
 
 
-def train(config: CryptoTrainConfig) -> Path:
-    """Run the recipe and return the folder of the finished checkpoint, ``out/model``.
-
-    Resumes where an earlier run with the same settings and the same ``out`` stopped. Raises DatasetError,
-    PublicDataError or ConfigurationError with one sentence where an input cannot be used.
-    """
+def _fitted(config: CryptoTrainConfig, console: "Console") -> tuple[_Recipe, "MultiHeadModel"]:
+    """All stages of the recipe."""
     import torch
-    from rich.console import Console
 
     from worker.training.public import load_public
 
-    console = Console()
     config.out.mkdir(parents=True, exist_ok=True)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -409,8 +403,34 @@ def train(config: CryptoTrainConfig) -> Path:
     model = recipe.intermediate(encoder, public)
     if config.init is not None:
         recipe.grow(model.bert, ())
-    model = recipe.fine_tune(model, public)
+    return recipe, recipe.fine_tune(model, public)
+
+
+def train(config: CryptoTrainConfig) -> Path:
+    """Run the recipe and return the folder of the finished checkpoint, ``out/model``.
+
+    Resumes where an earlier run with the same settings and the same ``out`` stopped. Raises DatasetError,
+    PublicDataError or ConfigurationError with one sentence where an input cannot be used.
+    """
+    from rich.console import Console
+
+    console = Console()
+    recipe, model = _fitted(config, console)
     folder = recipe.export(model)
-    shown = "  ".join(f"{key} {value:.3f}" for key, value in recipe.measure(model, parts.test).items())
+    scores = recipe.measure(model, recipe.parts.test)
+    shown = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
     console.print(f"{folder}: on the test part {shown}")
     return folder
+
+
+def scores_by_register(config: CryptoTrainConfig, console: "Console") -> dict[str, dict[str, float]]:
+    """Run the recipe without storing the model: its scores on each register of the test part.
+
+    Resumes and raises as :func:`train` does.
+    """
+    recipe, model = _fitted(config, console)
+    test = recipe.parts.test
+    return {
+        register: recipe.measure(model, [row for row in test if row.file == register])
+        for register in sorted({row.file for row in test})
+    }

@@ -1,0 +1,65 @@
+"""Which runs an ablation makes, and what it says of their scores."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from worker.training import ablation
+from worker.training.ablation import AblationConfig, ablate, table
+from worker.training.crypto import CryptoTrainConfig
+from worker.training.datasets import load_all
+
+REGISTERS = {"chat_board", "chat_community", "chat_gallery", "chat_live", "news", "news_wire"}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AblationConfig:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text('{"hidden_size": 64}')
+    return AblationConfig(
+        base, tmp_path / "public", tmp_path / "init", tmp_path / "out", steps=240, further=2_000
+    )
+
+
+def test_every_register_is_judged_by_a_run_that_never_saw_it_and_no_run_is_made_twice(
+    config: AblationConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[CryptoTrainConfig] = []
+
+    def run(asked: CryptoTrainConfig, _: Console) -> dict[str, dict[str, float]]:
+        runs.append(asked)
+        asked.out.mkdir()
+        lower = 0.1 if asked.init is None else 0.0
+        return {name: {"senti": 0.6 - lower, "act": 0.7, "emo": 0.5} for name in asked.leave_out}
+
+    def told(registers: tuple[str, str], _: object) -> dict[str, dict[str, float]]:
+        return {name: {"senti": 0.5, "act": 0.6} for name in registers}
+
+    monkeypatch.setattr(ablation, "scores_by_register", run)
+    monkeypatch.setattr(ablation, "_baseline", told)
+    console = Console(file=io.StringIO())
+    found = ablate(config, console)
+
+    assert len(runs) == 3 * len(ablation.RUNS)
+    of_each = [runs[start :: len(ablation.RUNS)] for start in range(len(ablation.RUNS))]
+    for same in of_each:
+        assert {name for run in same for name in run.leave_out} == REGISTERS
+        assert {run.seed for run in same} == {1, 2, 3}
+    steps = [run.rounds[0].epochs for run in runs]
+    assert max(steps) > min(steps), "fewer texts, more epochs: all runs are of one length"
+    second = [
+        any(row.second for row in load_all(run.extra)) for run in runs[: len(ablation.RUNS)] if run.extra
+    ]
+    assert second.count(False) == 1
+
+    row = found["rows"]["without the public stage"]
+    assert row["senti"] == pytest.approx({"mean": 0.5, "change": -0.1, "error": 0.0})
+    assert found["rows"][ablation.BASELINE].keys() == {"senti", "act"}
+    console.print(table(found))
+
+    again = len(runs)
+    assert ablate(config, console) == found
+    assert len(runs) == again
