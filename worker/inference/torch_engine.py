@@ -35,8 +35,12 @@ OUTPUT_NAMES: Final = {
 
 _CPU_PART_BYTES: Final = (12 << 20, 28 << 20)
 _CUDA_PART_TOKENS: Final = 1 << 17
-_LANE_TOKENS: Final = 96
-"""Fewer tokens of a batch for each lane, and all cores compute it together."""
+_LANE_TOKENS: Final = 48
+"""With fewer tokens for each lane, one core computes the batch alone."""
+_TOGETHER_TOKENS: Final = 256
+"""From so many on all cores share a part that is alone, such as one long text. Sharing a smaller one costs
+more than it saves, because cores that wait sleep: 25 tokens took the bundled model 18.9 ms on two cores of a
+Xeon and 8.2 on one; 390 tokens 41 and 39, and at BERT-base size 106 and 157."""
 _CPU_BATCH_TOKENS: Final = (1024, 16384)
 _CUDA_BATCH_TOKENS: Final = 16384
 _OUT_OF_MEMORY: Final = ("out of memory", "not enough memory", "can't allocate memory")
@@ -101,7 +105,7 @@ class TorchEngine:
         self._heads = shape.heads
         self._mean = pooling == "mean"
         self._device, self._threads = device, threads
-        self._bound_to: int | None = None
+        self._bound_to: tuple[int, int] | None = None
         with torch.inference_mode(), _memory_errors():
             kernels = kernels or FloatKernels(shape.activation, dtype, device)
             self._encoder = Encoder(
@@ -176,7 +180,8 @@ class TorchEngine:
             EngineOutOfMemory: It did not fit; a smaller one may.
             FloatingPointError: An output is no number.
         """
-        self._bind()
+        alone = self._lanes is not None and prepared.tokens < _TOGETHER_TOKENS
+        self._bind(1 if alone else self._threads)
         with torch.inference_mode(), _memory_errors():
             if prepared.ready is not None:
                 torch.cuda.current_stream(self._device).wait_event(prepared.ready)
@@ -209,11 +214,12 @@ class TorchEngine:
         with torch.inference_mode():
             return self._heads_of(part)
 
-    def _bind(self) -> None:
+    def _bind(self, threads: int) -> None:
         """OpenMP's thread count belongs to the thread that calls it."""
-        if self._bound_to != threading.get_ident():
-            torch.set_num_threads(self._threads)
-            self._bound_to = threading.get_ident()
+        bound = (threading.get_ident(), threads)
+        if self._bound_to != bound:
+            torch.set_num_threads(threads)
+            self._bound_to = bound
 
     def _part(self, texts: Sequence[EncodedText], numbers: npt.NDArray[np.int64], by_graph: bool, /) -> _Part:
         rows = [text.ids for text in texts]
