@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.checkpoints import SMALL, cpu_engine, random_state
-from worker.inference import devices, precision
+from worker.inference import devices, precision, torch_engine
 from worker.inference.config import EncoderShape
 from worker.inference.engine import HeadOutputs
 from worker.inference.errors import DeviceError, EngineOutOfMemory
@@ -84,6 +84,23 @@ def test_int8_is_near_fp32_with_every_activation(activation: str) -> None:
     for name, values in left.items():
         spread = values.std()
         assert np.abs(values - right[name]).mean() < 0.1 * spread, name
+
+
+@needs_int8
+def test_int8_shares_a_batch_between_cores_only_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = toy("int8", random_state(SHAPE, std=0.1), threads=3)
+    compute, cores = engine._computed, []
+
+    def seen(*given: object) -> torch.Tensor:
+        cores.append(torch.get_num_threads())
+        return compute(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "_computed", seen)
+    monkeypatch.setattr(torch_engine, "_TOGETHER_TOKENS", 60)
+    for lengths, expected in (([5, 9], [1]), ([64], [3]), ([64] * 9, [1, 1, 1]), ([5], [1])):
+        cores.clear()
+        engine.infer(texts_of(lengths))
+        assert cores == expected, lengths
 
 
 @needs_int8

@@ -80,7 +80,7 @@ async def bench_latency(
     tell = report or (lambda _: None)
     model, threads = await asyncio.to_thread(_model, settings, size)
     task = CryptoTask(model.info, CoinTagger(load_catalogue()), settings.sink)
-    service = await asyncio.to_thread(_service_ms, model, threads)
+    service = await asyncio.to_thread(_service_ms, model)
     found: dict[tuple[float, str], list[Milliseconds]] = {}
     rates: dict[str, list[float]] = {rule: [] for rule in RULES}
     echoed: list[Milliseconds] = []
@@ -161,11 +161,8 @@ def _model(settings: Settings, size: Literal["bundled", "base"]) -> tuple[Classi
     return BenchClassifier(bundled.tokeniser, engine), threads
 
 
-def _service_ms(model: Classifier, threads: int) -> Milliseconds:
+def _service_ms(model: Classifier) -> Milliseconds:
     """Engine time of one message and of one full batch of sample chatter."""
-    import torch
-
-    torch.set_num_threads(threads)  # OpenMP keeps it per thread
     texts = model.tokeniser.encode(_texts(4_000))
     batch: list[EncodedText] = []
     tokens = 0

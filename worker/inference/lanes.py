@@ -70,9 +70,15 @@ class Lanes:
         return [result for _, result, _ in answers]
 
 
+def set_threads(count: int) -> None:
+    """Let the calling thread compute on so many cores; OpenMP keeps the number for each thread."""
+    # Asked first: a thread's first computation would else take over what another thread set last.
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
 def _work(items: _Items, threads: int) -> None:
-    # OpenMP's thread count belongs to the thread that calls it.
-    torch.set_num_threads(threads)
+    set_threads(threads)
     try:
         while (task := items.get()) is not None:
             task()

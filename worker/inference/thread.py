@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import queue
+import sys
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from worker.inference.engine import Engine, HeadOutputs
 from worker.inference.errors import EngineStopped
+
+_SWITCH_INTERVAL: Final = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,10 @@ class EngineThread:
     """
 
     def __init__(self, engine: Engine[Any], *, name: str = "kbert-engine") -> None:
+        # The engine takes the interpreter for each of the hundreds of operations of a batch, and each time a
+        # busy event loop may keep it that long: by default 5 ms. At half of the capacity of two cores the
+        # median latency was 175 and 120 ms with it, 121 and 95 with this.
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
         self._engine = engine
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()

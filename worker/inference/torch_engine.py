@@ -1,7 +1,6 @@
 """The engine on torch: CPU or one CUDA device, one precision."""
 
 import importlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from worker.inference.engine import Filler, HeadOutputs
 from worker.inference.errors import DeviceError, EngineOutOfMemory
 from worker.inference.graphs import Graphs, filler, longest
 from worker.inference.kernels import FloatKernels, Kernels
-from worker.inference.lanes import Lanes
+from worker.inference.lanes import Lanes, set_threads
 from worker.inference.packing import Packing, pack, share, split
 from worker.inference.tokenising import EncodedText
 
@@ -105,7 +104,6 @@ class TorchEngine:
         self._heads = shape.heads
         self._mean = pooling == "mean"
         self._device, self._threads = device, threads
-        self._bound_to: tuple[int, int] | None = None
         with torch.inference_mode(), _memory_errors():
             kernels = kernels or FloatKernels(shape.activation, dtype, device)
             self._encoder = Encoder(
@@ -181,7 +179,7 @@ class TorchEngine:
             FloatingPointError: An output is no number.
         """
         alone = self._lanes is not None and prepared.tokens < _TOGETHER_TOKENS
-        self._bind(1 if alone else self._threads)
+        set_threads(1 if alone else self._threads)
         with torch.inference_mode(), _memory_errors():
             if prepared.ready is not None:
                 torch.cuda.current_stream(self._device).wait_event(prepared.ready)
@@ -213,13 +211,6 @@ class TorchEngine:
     def _in_lane(self, part: _Part) -> torch.Tensor:
         with torch.inference_mode():
             return self._heads_of(part)
-
-    def _bind(self, threads: int) -> None:
-        """OpenMP's thread count belongs to the thread that calls it."""
-        bound = (threading.get_ident(), threads)
-        if self._bound_to != bound:
-            torch.set_num_threads(threads)
-            self._bound_to = bound
 
     def _part(self, texts: Sequence[EncodedText], numbers: npt.NDArray[np.int64], by_graph: bool, /) -> _Part:
         rows = [text.ids for text in texts]
