@@ -92,6 +92,7 @@ async def bench_latency(
             for rule, make in _in_turn(repeat):
                 tell(f"capacity, repeat {repeat + 1} of {repeats}: {rule}")
                 mine = bench.topics(raw=backlog.topics.raw)
+                await create_topics(mine)
                 drained = await drain(mine, model, task, count, make_batcher=make)
                 rates[rule].append(drained.per_second)
         capacity = statistics.median(rates["ours"])

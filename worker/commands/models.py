@@ -97,8 +97,8 @@ def train_ablation(
         Path, typer.Option(help="--out of `kbert train crypto`, whose public stage is taken over.")
     ],
     out: Annotated[Path, typer.Option(help="Where the scores of finished runs are kept.")],
-    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 300,
-    further: Annotated[int, typer.Option(min=1, help="Texts that are only learned from.")] = 8_000,
+    steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 220,
+    further: Annotated[int, typer.Option(min=1, help="Texts that are only learned from.")] = 3_000,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
