@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from worker.benchmarks.aggregates import bench_aggregates
 from worker.benchmarks.latency import bench_latency
@@ -44,6 +45,27 @@ def test_no_timer_makes_a_lone_message_wait() -> None:
     for point in found["loads"]:
         ours, *common = (quantiles["p50"] for quantiles in point["ms"].values())
         assert ours < min(common)
+
+
+def test_on_the_users_own_kafka_no_topic_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> tuple[dict[str, Any], list[str]]:
+        async with EmbeddedKafka() as kafka:
+            # By the environment, which the generator's process reads as well.
+            monkeypatch.setenv("KBERT_KAFKA__BOOTSTRAP_SERVERS", kafka.bootstrap_servers)
+            monkeypatch.setenv("KBERT_KAFKA__IDEMPOTENT_PRODUCER", "false")
+            settings = load_settings(_env_file=None)
+            found = await bench_latency(settings, seconds=1, repeats=1, loads=(0.5,), own_kafka=True)
+            admin = AIOKafkaAdminClient(**settings.kafka.client_options())
+            await admin.start()
+            try:
+                return found, await admin.list_topics()
+            finally:
+                await admin.close()
+
+    found, topics = asyncio.run(run())
+    assert found["broker"] == "own"
+    assert found["loads"][0]["ms"]["ours"]["p50"] > 0
+    assert not [name for name in topics if name.startswith("kbert-bench")]
 
 
 def test_memory_and_throughput_stay() -> None:
