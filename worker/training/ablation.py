@@ -1,7 +1,7 @@
 """What each ingredient of the crypto recipe brings: runs without it, on registers that no run learned from.
 
-Every seed leaves two registers of ``crypto_ko`` out, so that the three seeds judge all six. All runs take about
-the same number of steps, a thirtieth of the recipe's, and the same sample of the further texts.
+Every seed leaves two registers of ``crypto_ko`` out, so that the three seeds judge all six. All runs take
+about the same number of steps, a thirtieth of the recipe's, and the same sample of the further texts.
 """
 
 import gzip
