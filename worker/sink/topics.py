@@ -88,8 +88,7 @@ async def delete_topics(settings: Settings) -> None:
     """
     admin = await _connect(settings)
     try:
-        known = set(await admin.list_topics())
-        await admin.delete_topics([name for name in topic_names(settings).values() if name in known])
+        await admin.delete_topics(await _existing(admin, settings))
     finally:
         await admin.close()
 
@@ -112,12 +111,16 @@ async def describe_topics(settings: Settings) -> list[TopicState]:
     """State of each topic that the settings name."""
     admin = await _connect(settings)
     try:
-        known = set(await admin.list_topics())
-        names = [name for name in topic_names(settings).values() if name in known]
+        names = await _existing(admin, settings)
         described = {t["topic"]: t for t in (await admin.describe_topics(names) if names else [])}
         return [_state(name, described.get(name)) for name in topic_names(settings).values()]
     finally:
         await admin.close()
+
+
+async def _existing(admin: AIOKafkaAdminClient, settings: Settings) -> list[str]:
+    known = set(await admin.list_topics())
+    return [name for name in topic_names(settings).values() if name in known]
 
 
 def _state(name: str, description: dict[str, list[dict[str, list[int]]]] | None) -> TopicState:
