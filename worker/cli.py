@@ -54,6 +54,7 @@ _EXTRA_OF = {
     "tokenizers": "model",
     "numpy": "model",
     "sklearn": "train",
+    "scipy": "train",
     "matplotlib": "history",
     "statsmodels": "narrative",
     "pandas": "narrative",

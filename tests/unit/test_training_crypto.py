@@ -27,8 +27,9 @@ from worker.training.model import MultiHeadModel, finished, grow_embeddings, loa
 from worker.training.objective import HeadsObjective
 from worker.training.parts import Parts, add_extra, divide
 from worker.training.predictions import Predictions, Truth, predict_logits
+from worker.training.provenance import StateMismatchError
 from worker.training.spelling import Speller
-from worker.training.trainer import Reader, Stage, StageConfig, StateMismatchError
+from worker.training.trainer import Reader, Stage, StageConfig
 from worker.training.vocabulary import extend_tokenizer, missing_characters
 
 
@@ -134,6 +135,10 @@ def test_training_stops_when_validation_no_longer_rises(base: Path, tmp_path: Pa
     assert stage.step == 4 * 2
     assert stage.best is not None
     assert stage.best[0] == 0.7
+    again, read = toy_stage(base, tmp_path, epochs=9, patience=2)
+    assert again.resume()
+    again.run(lambda _e, _r: [row.example() for row in toy_rows(16)], read, lambda _m: {"mean": 0.0})
+    assert again.step == 4 * 2
 
 
 def test_an_element_is_off_by_at_most_half_a_step() -> None:
@@ -177,6 +182,13 @@ def test_new_characters_get_pieces_and_old_texts_keep_theirs(base: Path) -> None
     after = encoder.embeddings.word_embeddings.weight.detach()
     assert len(after) == len(before) + 2
     torch.testing.assert_close(after[: len(before)], before)
+    # Some published tables have rows beyond the vocabulary: new pieces must not fall on those.
+    padded = load_encoder(base, 2, 0.0, 32)
+    padded.embeddings.word_embeddings = torch.nn.Embedding(
+        len(before) + 5, 32, _weight=torch.cat([before, torch.full((5, 32), 9.0)])
+    )
+    grow_embeddings(padded, old, new)
+    torch.testing.assert_close(padded.embeddings.word_embeddings.weight.detach(), after)
 
 
 def test_truth_and_signals_line_up() -> None:
@@ -211,6 +223,8 @@ def test_extra_texts_are_learned_unless_a_held_back_text_is_close() -> None:
     near = rows[4].model_copy(update={"text": rows[4].text + "!!"})
     other = row("완전히 다른 이야기입니다", "buy", "weak_pos")
     assert add_extra(parts, [near, other]) == Parts([*rows[:2], other], rows[2:4], rows[4:])
+    away = other.model_copy(update={"file": "away"})
+    assert add_extra(parts, [near, away], ["away"]) == Parts(rows[:2], rows[2:4], [*rows[4:], away])
 
 
 def test_a_register_left_out_is_the_test_part() -> None:
@@ -219,7 +233,9 @@ def test_a_register_left_out_is_the_test_part() -> None:
     parts = divide(rows, ["a"])
     assert parts.test == [r for r in rows if r.file == "a"]
     assert {r.file for r in (*parts.train, *parts.validation)} == {"b"}
-    assert len(parts.train) + len(parts.validation) == 30
+    judged = {r.text for r in divide(rows).test}
+    assert parts.train
+    assert judged.isdisjoint(r.text for r in (*parts.train, *parts.validation))
 
 
 def test_splices_carry_the_opinion_of_the_baseline() -> None:

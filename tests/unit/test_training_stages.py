@@ -12,13 +12,18 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tests.unit.training_toys import row, toy_rows, write_base, write_jsonl
 from worker.errors import ConfigurationError
+from worker.inference.checkpoint import load_checkpoint, resolve
+from worker.inference.load import load_model
 from worker.training.crypto import PUBLISHED_ROUNDS, CryptoTrainConfig, train
 from worker.training.datasets import DatasetError
 from worker.training.distil import mixed
 from worker.training.examples import Example
+from worker.training.heads import HeadSpec
+from worker.training.losses import class_weights
 from worker.training.mixture import Round
 from worker.training.model import load_encoder
 from worker.training.objective import MaskedModel, MaskedObjective
+from worker.training.provenance import StateMismatchError
 from worker.training.trainer import Reader, Stage, StageConfig
 from worker.training.unlabelled import load_texts
 from worker.training.vocabulary import extend_tokenizer
@@ -80,8 +85,63 @@ def test_a_run_takes_over_the_stages_and_the_vocabulary_of_another(base: Path, t
 
 def test_a_student_learns_what_its_teacher_says(base: Path, tmp_path: Path) -> None:
     teacher = train(replace(config(base, tmp_path), out=tmp_path / "teacher"))
+    threads = torch.get_num_threads()
     student = train(replace(config(base, tmp_path), out=tmp_path / "student", teacher=(str(teacher),)))
-    assert (student / "model.safetensors").is_file()
+    assert torch.get_num_threads() == threads
+    # Loading refuses NaN, which is what targets without a class of their own once made of all weights.
+    assert len(load_model(str(student), precision="fp32").classify(["오늘 비트 간다"])) == 1
+
+
+def test_classes_weigh_by_shares_where_annotators_differ() -> None:
+    head = HeadSpec("head_act", 2, "class")
+    sure = [Example("", {"head_act": 0})] * 3 + [Example("", {"head_act": 1})]
+    shared = [Example("", {"head_act": (1.0, 0.0)})] * 2 + [Example("", {"head_act": (0.5, 0.5)})] * 2
+    assert class_weights(shared, head).tolist() == class_weights(sure, head).tolist()
+
+
+def test_a_run_takes_over_masked_language_modelling_alone(base: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "chatter.txt"
+    plain.write_text("오늘 비트 간다\n지금 뭐야\n" * 20, encoding="utf-8")
+    start = config(base, tmp_path)
+    frozen = replace(start, rounds=(replace(start.rounds[0], rate=0.0),))
+    first = replace(frozen, mlm=(plain,), out=tmp_path / "first")
+    adapted = [train(one) for one in (first, replace(frozen, init=first.out, out=tmp_path / "second"))]
+    words = [
+        load_checkpoint(resolve(str(folder))).state["bert.embeddings.word_embeddings.weight"]
+        for folder in (*adapted, train(frozen))
+    ]
+    torch.testing.assert_close(words[0], words[1], rtol=0, atol=0)
+    assert not torch.equal(words[0], words[2])
+    with pytest.raises(ConfigurationError, match="leave one out"):
+        train(replace(first, init=first.out, out=tmp_path / "third"))
+    with pytest.raises(StateMismatchError, match="another size"):
+        train(replace(frozen, init=first.out, layers=1, out=tmp_path / "fourth"))
+
+
+def test_a_run_is_not_taken_up_with_other_texts_or_stages(base: Path, tmp_path: Path) -> None:
+    done = config(base, tmp_path)
+    train(done)
+    assert train(done).is_dir()
+    other = write_jsonl(toy_rows(90), tmp_path / "other.jsonl")
+    with pytest.raises(StateMismatchError, match=r"crypto.state.pt was written .*\(data\)"):
+        train(replace(done, data=(other,)))
+    with pytest.raises(StateMismatchError, match=r"\(pooling\)"):
+        train(replace(done, pooling="cls"))
+
+
+def test_a_left_out_register_is_one_that_is_there(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such register, only toy"):
+        train(replace(config(base, tmp_path), leave_out=("chat_live",)))
+
+
+def test_too_few_texts_are_refused_before_any_work(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="of 2 texts none falls into"):
+        train(config(base, tmp_path, 2))
+
+
+def test_an_encoder_with_fewer_positions_than_tokens_asked_for_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"--max-length is 65, and .* has 64 positions"):
+        train(replace(config(base, tmp_path), max_length=65))
 
 
 def test_a_teacher_counts_for_its_share_and_alone_where_nothing_is_known() -> None:
@@ -118,7 +178,7 @@ def test_a_wordpiece_vocabulary_takes_new_characters_at_the_start_and_inside_a_w
 
 def test_unlabelled_texts_come_from_lines_and_from_jsonl(tmp_path: Path) -> None:
     jsonl = tmp_path / "a.jsonl"
-    jsonl.write_text('{"text": "하나"}\n{"text": ""}\n', encoding="utf-8")
+    jsonl.write_text('{"text": "하나"}\n{"text": ""}\n\n', encoding="utf-8")
     lines = tmp_path / "b.txt"
     lines.write_text("둘\n\n셋\n", encoding="utf-8")
     assert list(load_texts([jsonl, lines])) == ["하나", "둘", "셋"]

@@ -14,6 +14,7 @@ from worker.training.article_briefs import brief, fill
 from worker.training.article_views import cut, polite, sentences, view
 from worker.training.articles import PACKAGED_ARTICLES, Article, load_articles, split_articles
 from worker.training.datasets import DatasetError
+from worker.training.provenance import StateMismatchError
 from worker.training.splits import near_duplicate_groups
 from worker.training.traffic import TrafficTrainConfig, train_traffic
 from worker.training.traffic_evaluate import evaluate_traffic, table
@@ -138,12 +139,15 @@ def test_a_run_ends_in_a_checkpoint_that_the_worker_loads(tmp_path: Path, poolin
     assert (tmp_path / "out" / "traffic.png").is_file()
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert config["architectures"] == ["BertForSequenceClassification"]
-    report = evaluate_traffic(str(folder), [data], baseline=True, part="test")
+    model = load_model(str(folder), head_set="traffic", precision="fp32", threads=1)
+    report = evaluate_traffic(model, [data], baseline=True, part="test")
     found = report.tables["article"]
     assert found.accuracy >= 0.9
     assert report.articles == 24
     assert "negative narrative" in report.text()
     assert set(report.to_dict()["baseline"]) == {"article", "headline", "body"}
+    with pytest.raises(StateMismatchError, match=r"\(max_length\)"):
+        _train(tmp_path, pooling=pooling, max_length=31)
     # Taken over as the start of another run, with views and briefs: the layout goes round.
     again, _ = _train(
         tmp_path, out=tmp_path / "again", init=folder, pooling=pooling, views=1, briefs=8, epochs=2, rate=5e-4

@@ -1,12 +1,18 @@
 """``kbert train`` and ``kbert evaluate``."""
 
 import json
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from worker.commands.common import AsJson, ModelRef, settings_in_force
+from worker.configured_model import load_configured
+
+if TYPE_CHECKING:
+    from worker.inference.load import Model
+    from worker.settings import PipelineName, Settings
 
 train_app = typer.Typer(no_args_is_help=True, help="Fine-tune a model.")
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a model on labelled data.")
@@ -63,6 +69,7 @@ def train_crypto(
     BERT-base size. The same command goes on where an interrupted run stopped.
     """
     settings_in_force()
+    _need_training_packages()
     from worker.training.crypto import CryptoTrainConfig
     from worker.training.crypto import train as train_model
 
@@ -85,6 +92,8 @@ def train_crypto(
         "seed": seed,
     }
     given = {key: value for key, value in given.items() if value is not None}
+    if data:
+        given["extra"] = ()  # one's own texts are learned from instead of all packaged ones
     print(train_model(CryptoTrainConfig.for_encoder(base, out, **given)))
 
 
@@ -104,6 +113,7 @@ def train_ablation(
 ) -> None:
     """What each ingredient of the crypto recipe brings, over three seeds, on registers that are left out."""
     settings_in_force()
+    _need_training_packages()
     from rich.console import Console
 
     from worker.training.ablation import AblationConfig, ablate, table
@@ -154,6 +164,7 @@ def train_traffic(
 ) -> None:
     """Fine-tune the traffic classifier; the defaults are the published recipe for BERT-base."""
     settings_in_force()
+    _need_training_packages()
     from worker.training.articles import PACKAGED_ARTICLES
     from worker.training.traffic import TrafficTrainConfig
     from worker.training.traffic import train_traffic as train_model
@@ -202,10 +213,11 @@ def evaluate_traffic(
     """Measure a traffic model: the table of its card."""
     import orjson
 
-    settings = settings_in_force(model, pipeline="traffic").of("traffic")
+    settings = settings_in_force(model, pipeline="traffic")
+    _need_training_packages()
     from worker.training.traffic_evaluate import evaluate_traffic as evaluate_model
 
-    report = evaluate_model(settings.model.ref, data or [], baseline=baseline, part=part)
+    report = evaluate_model(_judged(settings, "traffic"), data or [], baseline=baseline, part=part)
     print(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2).decode() if as_json else report.text())
 
 
@@ -221,6 +233,10 @@ def evaluate_crypto(
         str | None,
         typer.Option("--compare", metavar="DIR_OR_HUB_ID", help="Another model, with a paired test."),
     ] = None,
+    part: Annotated[
+        Literal["test", "all"] | None,
+        typer.Option(help="What training keeps out, or every row; every row where --data is given."),
+    ] = None,
     baseline: Annotated[bool, typer.Option(help="Train and measure the TF-IDF baseline beside it.")] = False,
     plots: Annotated[Path | None, typer.Option(help="Directory for the confusion matrices, PNG.")] = None,
     as_json: AsJson = False,
@@ -228,19 +244,33 @@ def evaluate_crypto(
     """Measure a crypto model, or compare two on the same texts."""
     import orjson
 
-    ref = settings_in_force(model).model.ref
-    from worker.inference.load import BUNDLED
+    settings = settings_in_force(model)
+    _need_training_packages()
     from worker.training.evaluate import compare_crypto
     from worker.training.evaluate import evaluate_crypto as evaluate_model
 
-    ref = ref or str(BUNDLED / "crypto")
+    judged = _judged(settings, "crypto")
     if against is not None:
         if baseline or plots:
             raise typer.BadParameter("--baseline and --plots are of one model: leave --compare out")
-        compared = compare_crypto(ref, against, data or [])
+        other = _judged(settings.with_model("crypto", against), "crypto", pinned=False)
+        compared = compare_crypto(judged, other, data or [], part)
         print(orjson.dumps(compared.to_dict()).decode() if as_json else compared.text())
         return
-    report = evaluate_model(ref, data or [], baseline)
+    report = evaluate_model(judged, data or [], baseline, part)
     if plots is not None:
         report.plot(plots)
     print(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2).decode() if as_json else report.text())
+
+
+def _need_training_packages() -> None:
+    """Say that one is missing before the work, not after it."""
+    for name in ("sklearn", "scipy", "matplotlib"):
+        import_module(name)
+
+
+def _judged(settings: "Settings", pipeline: "PipelineName", *, pinned: bool = True) -> "Model":
+    """The model that the settings name, in full precision; ``pinned``: at the revision that they name."""
+    chosen = settings.of(pipeline).model
+    changes = {"precision": "fp32", "cuda_graphs": False, "revision": chosen.revision if pinned else None}
+    return load_configured(chosen.model_copy(update=changes), pipeline)

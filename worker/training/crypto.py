@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,8 @@ PUBLIC_MAX_LENGTH: Final = 96
 SENTIMENT_FROM_RATING: Final = ("aux_rating", "head_senti")
 VALIDATION_THRESHOLD: Final = 0.4
 VOCABULARY: Final = "tokenizer.json"
+MLM: Final = "mlm.pt"
+PUBLIC: Final = "public.pt"
 
 ROUNDS: Final = (Round(epochs=9, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),)
 PUBLISHED_ROUNDS: Final = (
@@ -120,9 +123,21 @@ class _Recipe:
         self.config = config
         self.console = console
         self.rows = load_all(config.data)
-        self.parts = divide(self.rows, config.leave_out)
-        if config.extra:
-            self.parts = add_extra(self.parts, load_all(config.extra))
+        extra = load_all(config.extra) if config.extra else []
+        registers = {row.file for row in (*self.rows, *extra)}
+        if unknown := sorted(set(config.leave_out) - registers):
+            raise ConfigurationError(
+                f"--leave-out {', '.join(unknown)}: no such register, only {', '.join(sorted(registers))}"
+            )
+        if config.init is not None and config.mlm:
+            raise ConfigurationError(
+                "--init takes over the stages before the labelled texts, --mlm is one of them: leave one out"
+            )
+        self.parts = add_extra(divide(self.rows, config.leave_out), extra, config.leave_out)
+        if not self.parts.train or not self.parts.validation:
+            raise ConfigurationError(
+                f"--data: of {len(self.rows)} texts none falls into the train or validation part; give more"
+            )
         self.tokenizer = self._tokenizer(self._base_tokenizer())
         self.pad_id: int = 0
 
@@ -134,16 +149,49 @@ class _Recipe:
             )
         return path
 
+    @cached_property
+    def made_before(self) -> dict[str, Any]:
+        """What the stages before the labelled texts are made from, beyond their own settings."""
+        from worker.training.provenance import digest, digest_of_files
+
+        config = self.config
+        names = ("layers", "max_length", "pooling", "text_prefix", "public_steps", "mlm_epochs", "seed")
+        files = sorted(config.public.glob("*.gz")) if config.public is not None else []
+        return {
+            **{name: getattr(config, name) for name in names},
+            "base": digest_of_files([config.base / "config.json", config.base / VOCABULARY]),
+            "mlm": digest_of_files(config.mlm),
+            "public": digest_of_files(files),
+            "init": str(config.init),
+            "vocabulary": digest(sorted(self.tokenizer.get_vocab())),
+        }
+
+    @cached_property
+    def made_from(self) -> dict[str, Any]:
+        """What the labelled stage is made from, beyond its own settings."""
+        from worker.training.provenance import digest
+
+        config = self.config
+        parts = (self.parts.train, self.parts.validation)
+        return {
+            **self.made_before,
+            "data": digest(row.model_dump_json() for rows in parts for row in rows),
+            "teacher": list(config.teacher),
+            "dropout": config.dropout,
+            "rounds": [asdict(part) for part in config.rounds],
+        }
+
     def encoder(self) -> "BertModel":
         """The pretrained encoder, its vocabulary grown by what the data needs, or that of ``init``."""
         import torch
 
-        from worker.training.model import load_encoder
+        from worker.training.model import check_positions, load_encoder
 
         config = self.config
         torch.manual_seed(config.seed)
         encoder = load_encoder(config.base, config.layers, 0.0, config.max_length)
         self.pad_id = encoder.config.pad_token_id or 0
+        check_positions(encoder, config.base, config.max_length)
         if config.init is not None:
             path = config.init / VOCABULARY
             if not path.is_file():
@@ -182,7 +230,8 @@ class _Recipe:
         """A stage, at the place where an earlier run of it stopped."""
         from worker.training.trainer import Stage
 
-        stage = Stage(model, objective, config, self.config.out, self.console)
+        made_from = self.made_from if config.name.startswith("crypto") else self.made_before
+        stage = Stage(model, objective, config, self.config.out, self.console, made_from=made_from)
         if stage.resume():
             self.console.print(f"{config.name}: resumed at step {stage.step}")
         return stage
@@ -198,18 +247,20 @@ class _Recipe:
 
     def adapt(self, encoder: "BertModel") -> "BertModel":
         """Masked-language modelling on unlabelled texts and the labelled ones of the train part."""
-        import torch
-
         from worker.training.objective import MaskedModel, MaskedObjective
+        from worker.training.provenance import load_stage, save_stage
         from worker.training.trainer import StageConfig
         from worker.training.unlabelled import load_texts
 
         config = self.config
         texts = list(dict.fromkeys([*load_texts(config.mlm), *(row.text for row in self.parts.train)]))
         model = MaskedModel(encoder)
-        done = config.out / "mlm.pt"
+        if config.init is not None:
+            load_stage(config.init / MLM, model, None)
+            return encoder
+        done = config.out / MLM
         if done.is_file():
-            model.load_state_dict(torch.load(done, weights_only=True))
+            load_stage(done, model, self.made_before)
             return encoder
         stage = StageConfig(
             name="mlm",
@@ -223,7 +274,7 @@ class _Recipe:
         examples = [Example(text, {}) for text in texts]
         objective = MaskedObjective(self.tokenizer)
         self.stage(model, objective, stage).run(lambda _epoch, _rng: examples, self.reader(PUBLIC_MAX_LENGTH))
-        torch.save(model.state_dict(), done)
+        save_stage(done, model, self.made_before)
         return encoder
 
     def intermediate(self, encoder: "BertModel", public: Sequence[Example]) -> "MultiHeadModel":
@@ -231,18 +282,17 @@ class _Recipe:
 
         A finished model has it behind itself.
         """
-        import torch
-
         from worker.training.model import MultiHeadModel, is_finished
         from worker.training.objective import HeadsObjective
+        from worker.training.provenance import load_stage, save_stage
         from worker.training.trainer import StageConfig
 
         config = self.config
-        done = (config.init or config.out) / "public.pt"
+        done = (config.init or config.out) / PUBLIC
         heads = PUBLIC_HEADS if public or done.is_file() else CRYPTO_HEADS
         model = MultiHeadModel(encoder, heads, config.pooling, 0.1)
         if done.is_file():
-            model.load_state_dict(torch.load(done, weights_only=True))
+            load_stage(done, model, None if config.init is not None else self.made_before)
         elif public and not is_finished(config.base):
             stage = StageConfig(
                 name="public",
@@ -257,7 +307,7 @@ class _Recipe:
             model = self.stage(model, HeadsObjective(PUBLIC_HEADS), stage).run(
                 lambda _epoch, _rng: public, read, stop_after=config.public_steps
             )
-            torch.save(model.state_dict(), done)
+            save_stage(done, model, self.made_before)
         return model
 
     def logits(self, model: "MultiHeadModel", rows: Sequence[LabelledText]) -> dict[str, "Floats"]:
@@ -398,8 +448,8 @@ def _fitted(config: CryptoTrainConfig, console: "Console") -> tuple[_Recipe, "Mu
     if config.init is None:
         recipe.grow(encoder, [example.text for example in public])
         recipe.tokenizer.save(str(config.out / VOCABULARY))
-        if config.mlm:
-            encoder = recipe.adapt(encoder)
+    if config.mlm or (config.init is not None and not (config.init / PUBLIC).is_file()):
+        encoder = recipe.adapt(encoder)
     model = recipe.intermediate(encoder, public)
     if config.init is not None:
         recipe.grow(model.bert, ())
@@ -417,9 +467,10 @@ def train(config: CryptoTrainConfig) -> Path:
     console = Console()
     recipe, model = _fitted(config, console)
     folder = recipe.export(model)
-    scores = recipe.measure(model, recipe.parts.test)
-    shown = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
-    console.print(f"{folder}: on the test part {shown}")
+    if recipe.parts.test:
+        scores = recipe.measure(model, recipe.parts.test)
+        shown = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
+        console.print(f"{folder}: on the test part {shown}")
     return folder
 
 

@@ -41,7 +41,11 @@ class ModelTeacher:
 
     def opinions(self, texts: Sequence[str]) -> Mapping[str, Floats]:
         """For each crypto head what the teachers say of the texts [N, size]."""
+        import torch
+
+        threads = torch.get_num_threads()
         said = [Predictions.of_signals(model.classify(texts)) for model in self.models]
+        torch.set_num_threads(threads)  # the engine chose those of its last batch for this thread
         return {
             "head_senti": np.mean([p.sentiment for p in said], 0),
             "head_act": np.mean([p.action for p in said], 0),

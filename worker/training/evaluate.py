@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from schemas.labels import ACTIONS, EMOTIONS, SCORES, SENTIMENTS
 from worker.training.baseline import TfidfBaseline
 from worker.training.compare import Comparison, compare
-from worker.training.datasets import EXTRA, PACKAGED, LabelledText, load_all
+from worker.training.datasets import EXTRA, PACKAGED, DatasetError, LabelledText, load_all
 from worker.training.metrics import (
     bootstrap,
     calibration_error,
@@ -31,6 +31,9 @@ from worker.training.report import (
     HeadReport,
     ScoreReport,
 )
+
+if TYPE_CHECKING:
+    from worker.inference.load import Model
 
 LENGTHS: Final = {
     "1 to 15 characters": range(1, 16),
@@ -161,37 +164,42 @@ def chosen_texts(files: Sequence[Path], part: Literal["test", "all"] | None = No
     ``part`` "test" takes the part of the files that `kbert train crypto` keeps out of training, "all" every
     row. By default: the test part of the packaged texts where no file is given, else all of the files, which
     is right for texts that the model never saw. A baseline learns from what the bundled model learned from,
-    or, where a part of other files is judged, from the rest of them.
+    or, where a part of other files is judged, from the rest of them. Raises DatasetError where the part holds
+    nothing.
     """
     part = part or ("all" if files else "test")
     rows = load_all(files or PACKAGED)
     if part == "test":
         parts = divide(rows) if files else add_extra(divide(rows), load_all(EXTRA))
+        if not parts.test:
+            raise DatasetError("--part test: none of so few texts falls into it; judge on all of them")
         return Judged(part, parts.test, parts.train)
     known = {row.text for row in rows}
     return Judged(part, rows, [row for row in load_all([*PACKAGED, *EXTRA]) if row.text not in known])
 
 
-def predict(model_ref: str, rows: Sequence[LabelledText]) -> Predictions:
-    """What the model (a folder or Hub id) says of the texts, fp32."""
-    from worker.inference.load import load_model
-
-    model = load_model(model_ref, head_set="crypto", precision="fp32")
+def predict(model: "Model", rows: Sequence[LabelledText]) -> Predictions:
+    """What the model says of the texts."""
     return Predictions.of_signals(model.classify([row.text for row in rows]))
 
 
 def evaluate_crypto(
-    model_ref: str, files: Sequence[Path], baseline: bool, part: Literal["test", "all"] | None = None
+    model: "Model", files: Sequence[Path], baseline: bool, part: Literal["test", "all"] | None = None
 ) -> CryptoReport:
-    """Judge the model ``model_ref`` on labelled files; with ``baseline`` a TF-IDF model beside it."""
+    """Judge a model on labelled files; with ``baseline`` a TF-IDF model beside it."""
     judged = chosen_texts(files, part)
-    said = predict(model_ref, judged.rows)
-    return report(model_ref, judged.part, judged.rows, said, judged.taught if baseline else None)
+    said = predict(model, judged.rows)
+    return report(_name(model), judged.part, judged.rows, said, judged.taught if baseline else None)
 
 
 def compare_crypto(
-    model_ref: str, other_ref: str, files: Sequence[Path], part: Literal["test", "all"] | None = None
+    model: "Model", other: "Model", files: Sequence[Path], part: Literal["test", "all"] | None = None
 ) -> Comparison:
     """Two models on the same labelled files, with paired tests."""
     rows = chosen_texts(files, part).rows
-    return compare((model_ref, other_ref), Truth.of(rows), predict(model_ref, rows), predict(other_ref, rows))
+    names = _name(model), _name(other)
+    return compare(names, Truth.of(rows), predict(model, rows), predict(other, rows))
+
+
+def _name(model: "Model") -> str:
+    return f"{model.info.name} {model.info.revision}"

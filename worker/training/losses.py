@@ -26,14 +26,17 @@ def soft_target(head: HeadSpec, label: int, smoothing: float) -> tuple[float, ..
 
 
 def class_weights(examples: Sequence[Example], head: HeadSpec, power: float = 0.5) -> "Tensor":
-    """Weights [size] by class frequency to the power of -``power``, mean 1 over the examples."""
+    """Weights [size] by class frequency to the power of -``power``, mean 1 over the examples.
+
+    A target of several classes counts for each by its share.
+    """
     import torch
 
-    counts = torch.zeros(head.size)
-    for example in examples:
-        label = example.targets.get(head.name)
-        if isinstance(label, int):
-            counts[label] += 1
+    targets = [target for e in examples if (target := e.targets.get(head.name)) is not None]
+    labels = torch.tensor([target for target in targets if isinstance(target, int)], dtype=torch.long)
+    counts = torch.bincount(labels, minlength=head.size).float()
+    if shared := [target for target in targets if not isinstance(target, int)]:
+        counts += torch.tensor(shared).sum(0)
     weights = counts.clamp(min=1) ** -power
     normalised: Tensor = weights * counts.sum() / (weights * counts).sum().clamp(min=1e-9)
     return normalised

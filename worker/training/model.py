@@ -83,20 +83,34 @@ def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "B
     return encoder
 
 
+def check_positions(encoder: "BertModel", base: Path, max_length: int) -> None:
+    """Raise ConfigurationError where the encoder of ``base`` has fewer positions than ``max_length``."""
+    positions = encoder.config.max_position_embeddings
+    if max_length > positions:
+        raise ConfigurationError(
+            f"--max-length is {max_length}, and {base} has {positions} positions: "
+            "lower it, or choose another encoder"
+        )
+
+
 def grow_embeddings(encoder: "BertModel", old: "Tokenizer", new: "Tokenizer") -> None:
-    """Add rows for the new pieces; each starts as the mean of the pieces of its letters, as far as known."""
+    """Add rows for the new pieces; each starts as the mean of the pieces of its letters, as far as known.
+
+    Rows that the table has beyond the old vocabulary, as padding, go.
+    """
     import unicodedata
 
     import torch
 
     table = encoder.embeddings.word_embeddings
-    rows = [table.weight.detach()]
+    known_rows = table.weight.detach()[: old.get_vocab_size()]
+    rows = [known_rows]
     unknown = next((i for name in UNKNOWN if (i := old.token_to_id(name)) is not None), None)
-    mean = table.weight.detach().mean(0)
+    mean = known_rows.mean(0)
     for index in range(old.get_vocab_size(), new.get_vocab_size()):
         parts = unicodedata.normalize("NFD", (new.id_to_token(index) or "").removeprefix("##"))
         known = [i for part in parts if (i := old.token_to_id(part)) is not None and i != unknown]
-        rows.append((table.weight.detach()[known].mean(0) if known else mean)[None])
+        rows.append((known_rows[known].mean(0) if known else mean)[None])
     encoder.embeddings.word_embeddings = _table(torch.cat(rows), table.padding_idx)
     encoder.config.vocab_size = new.get_vocab_size()
 

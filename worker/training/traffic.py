@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from worker.errors import ConfigurationError
 from worker.tasks import article_text
@@ -84,13 +84,14 @@ class _Recipe:
         """The encoder with pooler and classifier."""
         import torch
 
-        from worker.training.model import load_encoder
+        from worker.training.model import check_positions, load_encoder
         from worker.training.traffic_model import TrafficModel, read_checkpoint, take_over
 
         config = self.config
         torch.manual_seed(config.seed)
         encoder = load_encoder(config.base, config.layers, config.dropout, config.max_length)
         self.pad_id = encoder.config.pad_token_id or 0
+        check_positions(encoder, config.base, config.max_length)
         if config.init is not None:
             take_over(encoder, read_checkpoint(config.init))
         model = TrafficModel(encoder, config.pooling, 0.1)
@@ -146,7 +147,11 @@ class _Recipe:
         from worker.training.trainer import Reader, Stage, StageConfig
 
         config = self.config
-        background = load_background(config.public) if config.public is not None else []
+        background = []
+        if config.background:
+            if config.public is None:
+                raise ConfigurationError("--background draws from --public: name its directory")
+            background = load_background(config.public)
 
         def epoch_of(_epoch: int, rng: random.Random) -> list[Example]:
             examples = []
@@ -179,6 +184,7 @@ class _Recipe:
             ),
             config.out,
             self.console,
+            made_from=self.made_from(),
         )
         if stage.resume():
             self.console.print(f"resumed at step {stage.step}")
@@ -191,6 +197,20 @@ class _Recipe:
         best = stage.run(epoch_of, reader, validate)
         assert isinstance(best, TrafficModel)  # noqa: S101 - as above
         return best
+
+    def made_from(self) -> dict[str, Any]:
+        """What a run is made from, beyond the settings of its stage."""
+        from worker.training.provenance import digest, digest_of_files
+
+        config = self.config
+        names = ("layers", "max_length", "pooling", "text_prefix", "dropout", "views", "briefs", "background")
+        articles = (*self.parts.train, *self.parts.validation)
+        return {
+            **{name: getattr(config, name) for name in names},
+            "base": digest_of_files([config.base / "config.json", config.base / "tokenizer.json"]),
+            "init": str(config.init),
+            "data": digest(repr(article) for article in articles),
+        }
 
     def export(self, model: "TrafficModel") -> Path:
         """Calibrate on the validation part and write the checkpoint; returns its folder.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from worker.tasks import article_text
 from worker.training.articles import PACKAGED_ARTICLES, Article, load_articles, split_articles
 from worker.training.metrics import bootstrap, calibration_error, confusion, precision_recall_f1
 from worker.training.predictions import Floats, Ints
+
+if TYPE_CHECKING:
+    from worker.inference.load import Model
 
 Part = Literal["test", "all"]
 Show = Literal["article", "headline", "body"]
@@ -115,17 +118,15 @@ def table(truth: Ints, probability: Floats) -> TrafficTable:
 
 
 def evaluate_traffic(
-    model_ref: str | None, files: Sequence[Path], *, baseline: bool, part: Part | None = None
+    model: "Model", files: Sequence[Path], *, baseline: bool, part: Part | None = None
 ) -> TrafficReport:
-    """Judge a model (folder or Hub id; None is the bundled one) on labelled articles, fp32.
+    """Judge a model on labelled articles.
 
     ``part`` "test" takes the part of the files that `kbert train traffic` keeps out of training, "all" every
     row. By default: the test part of the packaged articles where no file is given, else all of the files,
     which is right for articles that the model never saw. The baseline learns from the train part of the same
     files ("test"), or from the packaged articles ("all").
     """
-    from worker.inference.load import load_model
-
     part = part or ("all" if files else "test")
     articles = load_articles(files or PACKAGED_ARTICLES)
     if part == "test":
@@ -135,7 +136,6 @@ def evaluate_traffic(
         titles = {article.title for article in articles}
         judged = articles
         taught = [a for a in load_articles(PACKAGED_ARTICLES) if a.title not in titles]
-    model = load_model(model_ref, head_set="traffic", precision="fp32")
     truth = np.array([article.label for article in judged])
     tables: dict[str, TrafficTable] = {}
     baselines: dict[str, TrafficTable] = {}

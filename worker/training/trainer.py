@@ -1,7 +1,7 @@
 """One training stage: warm-up, decay, mixed precision, averaging, early stopping, and resuming."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.optim.swa_utils import AveragedModel
 from torch.optim.swa_utils import get_ema_multi_avg_fn as ema
 
-from worker.errors import KbertError
 from worker.training.batches import Batch, encode, plan
 from worker.training.curve import write_curve
 from worker.training.examples import Example
 from worker.training.model import MultiHeadModel
 from worker.training.objective import Objective
+from worker.training.provenance import check
 from worker.training.spelling import Speller
 
 if TYPE_CHECKING:
@@ -66,10 +66,6 @@ class StageConfig:
     seed: int = 1
 
 
-class StateMismatchError(KbertError, ValueError):
-    """The folder holds the state of a run with other settings."""
-
-
 def _parameter_groups(model: MultiHeadModel, config: StageConfig) -> list[dict[str, Any]]:
     """Parameters by learning rate, those without decay (biases, norms) apart."""
     depth = model.bert.config.num_hidden_layers
@@ -94,7 +90,10 @@ def _device() -> "torch.device":
 
 
 class Stage:
-    """A stage over a model, with its optimiser, its averaged weights and its place, all of which resume."""
+    """A stage over a model, with its optimiser, its averaged weights and its place, all of which resume.
+
+    ``made_from`` says what the run learns from beyond ``config``; a state of another run is refused.
+    """
 
     def __init__(
         self,
@@ -103,12 +102,15 @@ class Stage:
         config: StageConfig,
         folder: Path,
         console: Console,
+        *,
+        made_from: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.to(_device())
         self.objective = objective
         self.config = config
         self.folder = folder
         self.console = console
+        self.made_from = {**asdict(config), **(made_from or {})}
         self.optimizer = torch.optim.AdamW(_parameter_groups(model, config), fused=True)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.averaged = (
@@ -132,7 +134,7 @@ class Stage:
         partial = self.state_file.with_suffix(".part")
         torch.save(
             {
-                "config": asdict(self.config),
+                "made_from": self.made_from,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "averaged": self.averaged.state_dict() if self.averaged else None,
@@ -150,11 +152,8 @@ class Stage:
         """Take up a saved state; false where there is none. Raises StateMismatchError on other settings."""
         if not self.state_file.is_file():
             return False
-        state = torch.load(self.state_file, weights_only=True)
-        if state["config"] != asdict(self.config):
-            raise StateMismatchError(
-                f"{self.state_file} was written with other settings; remove it or choose another folder"
-            )
+        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        check(self.state_file, state.get("made_from", {}), self.made_from)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.averaged:
@@ -215,6 +214,9 @@ class Stage:
             self.best, self.since_best = (metrics["mean"], weights), 0
         else:
             self.since_best += 1
+        return self._settled()
+
+    def _settled(self) -> bool:
         return bool(self.config.patience) and self.since_best >= self.config.patience
 
     def run(
@@ -242,6 +244,8 @@ class Stage:
                 total = per_epoch * config.epochs
                 if self.step >= (epoch + 1) * per_epoch:
                     continue
+                if self._settled():  # a run that had ended is asked for again
+                    break
                 bar = bar if bar is not None else progress.add_task(config.name, total=total)
                 rows = encode(read.tokenizer, [e.text for e in examples], read.prefix, read.max_length)
                 if read.speller is not None and config.spelled:

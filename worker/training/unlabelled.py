@@ -19,7 +19,7 @@ def load_texts(paths: Sequence[Path]) -> Iterator[str]:
             with opened(path, "rt", encoding="utf-8") as lines:
                 for number, line in enumerate(lines, 1):
                     text = line.strip()
-                    if ".jsonl" in path.suffixes:
+                    if text and ".jsonl" in path.suffixes:
                         try:
                             text = json.loads(line)["text"]
                         except (ValueError, KeyError, TypeError) as error:

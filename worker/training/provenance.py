@@ -1,0 +1,63 @@
+"""What a run is made from, so that a state of another run is not taken up in its place."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from worker.errors import KbertError
+
+_MADE_FROM: Final = "made_from"
+_DIGITS: Final = 16
+
+
+class StateMismatchError(KbertError, ValueError):
+    """The folder holds the state of a run with other settings."""
+
+
+def digest(parts: Iterable[str | bytes]) -> str:
+    """A short hash of texts or bytes, in their order."""
+    total = hashlib.sha256()
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        total.update(len(raw).to_bytes(8, "little") + raw)
+    return total.hexdigest()[:_DIGITS]
+
+
+def digest_of_files(paths: Iterable[Path]) -> str:
+    """A short hash of what files hold; a missing one counts as empty."""
+    return digest(path.read_bytes() if path.is_file() else b"" for path in paths)
+
+
+def check(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise StateMismatchError, which names what differs, where a state is of another run."""
+    other = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+    if other:
+        raise StateMismatchError(
+            f"{path} was written with other settings ({', '.join(other)}); remove it or choose another folder"
+        )
+
+
+def save_stage(path: Path, model: torch.nn.Module, made_from: Mapping[str, Any]) -> None:
+    """Write the weights of a finished stage, whole or not at all."""
+    partial = path.with_suffix(".part")
+    torch.save({_MADE_FROM: dict(made_from), "model": model.state_dict()}, partial)
+    partial.replace(path)
+
+
+def load_stage(path: Path, model: torch.nn.Module, made_from: Mapping[str, Any] | None) -> None:
+    """Fill a model with the weights of a finished stage; ``made_from`` None takes those of any run.
+
+    Raises StateMismatchError where they are of another run, or of a model of other sizes.
+    """
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    if made_from is not None:
+        check(path, stored[_MADE_FROM], made_from)
+    try:
+        model.load_state_dict(stored["model"])
+    except RuntimeError as error:
+        raise StateMismatchError(
+            f"{path} holds weights of another size: --base, --layers and --max-length must be as in its run"
+        ) from error
