@@ -23,6 +23,8 @@ class FakeHub:
     downloaded: list[str] = field(default_factory=list)
     tokens: set[str | None] = field(default_factory=set)
     gated: bool = False
+    status: int | None = None
+    """Of every answer, where the Hub is in trouble."""
 
     def files(self) -> dict[str, bytes]:
         return {
@@ -64,7 +66,9 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             path = self.path.split("?", 1)[0]
             hub.tokens.add(self.headers.get("Authorization"))
             api, raw = f"/api/models/{hub.repo_id}", f"/{hub.repo_id}/resolve/"
-            if hub.gated and not self.headers.get("Authorization"):
+            if hub.status is not None:
+                self._send(hub.status, b"{}", body, {})
+            elif hub.gated and not self.headers.get("Authorization"):
                 self._send(401, b"{}", body, {"X-Error-Code": "GatedRepo"})
             elif path == api or path.startswith(f"{api}/revision/"):
                 self._revision(path.removeprefix(api).removeprefix("/revision/"), body)

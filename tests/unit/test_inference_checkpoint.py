@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from schemas.labels import EMOTIONS
 from tests.checkpoints import (
     SMALL,
     State,
@@ -137,6 +138,34 @@ class TestIdentity:
                 beside={"emo_threshold": value, "model_name": "klue/bert-base"},
             )
             assert load_model(str(path)).kbert.thresholds() == (0.125,) * 7
+
+    def test_thresholds_of_a_pt_file_one_for_each_emotion(self, tmp_path: Path) -> None:
+        seven = tuple(number / 8 for number in range(1, 8))
+        given = [
+            np.array(seven),
+            np.array(seven, dtype=np.float32),
+            torch.tensor(seven),
+            dict(zip(reversed(EMOTIONS), reversed(seven), strict=True)),
+        ]
+        for number, value in enumerate(given):
+            path = write_checkpoint(
+                tmp_path / str(number), random_state(SMALL), storage="pt", beside={"emo_threshold": value}
+            )
+            assert load_model(str(path)).kbert.thresholds() == seven
+
+    def test_heads_of_the_encoder_that_a_pt_file_names(self, tmp_path: Path) -> None:
+        encoder = write_checkpoint(tmp_path / "encoder", random_state(SMALL))
+        for beside in (True, False):
+            path = write_checkpoint(
+                tmp_path / str(beside),
+                random_state(SMALL),
+                storage="pt",
+                config=False,
+                beside={"model_name": str(encoder)},
+            )
+            if not beside:
+                (path / "tokenizer.json").unlink()
+            assert answers(path) == answers(encoder)
 
     def test_head_set_is_found_and_compared(self, tmp_path: Path) -> None:
         path = write_checkpoint(tmp_path, random_state(SMALL, "traffic"))
@@ -273,6 +302,12 @@ class TestRefused:
         path = write_checkpoint(tmp_path, random_state(SMALL))
         (path / "config.json").write_text(json.dumps({**bert_config(SMALL), **config}))
         assert sentence in refusal(path)
+
+    @pytest.mark.parametrize("hidden", [312, 384])
+    def test_heads_that_nothing_tells(self, hidden: int, tmp_path: Path) -> None:
+        shape = replace(SMALL, hidden_size=hidden)
+        path = write_checkpoint(tmp_path, random_state(shape), shape, storage="pt", config=False)
+        assert f"how many attention heads an encoder {hidden} wide has; put the" in refusal(path)
 
     def test_roberta_without_config(self, tmp_path: Path) -> None:
         shape = replace(SMALL, positions=514, token_types=1)

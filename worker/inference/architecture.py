@@ -27,6 +27,9 @@ _LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
 _WORDS = "bert.embeddings.word_embeddings.weight"
 _BUFFERS = frozenset({"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"})
 _ROBERTA_POSITIONS = 514
+_HEAD_WIDTH = 64
+_OTHER_WIDTHS = (384,)
+"""Hidden sizes of published encoders whose heads have another width: MiniLM and multilingual-e5-small, 32."""
 _MOST_NAMED = 5
 
 
@@ -48,10 +51,15 @@ def detect_head_set(names: Iterable[str], origin: Path) -> HeadSet:
     )
 
 
+def heads_are_known(state: Mapping[str, "torch.Tensor"]) -> bool:
+    """Whether the hidden size alone tells the number of attention heads."""
+    return _WORDS not in state or _heads(state[_WORDS].shape[-1]) is not None
+
+
 def infer_shape(state: Mapping[str, "torch.Tensor"], raw: dict[str, Any], origin: Path) -> EncoderShape:
     """Read the encoder's sizes off its tensors; heads, activation and epsilon come from ``config.json``.
 
-    Without ``num_attention_heads`` a head is 64 wide, as in every published BERT.
+    Without ``num_attention_heads`` a head is 64 wide, as in the published BERTs, where the size allows.
 
     Raises:
         CheckpointError: The tensors are not those of a BERT encoder, or the config contradicts them.
@@ -79,7 +87,13 @@ def infer_shape(state: Mapping[str, "torch.Tensor"], raw: dict[str, Any], origin
             f"{origin}: has RoBERTa's position table ({positions} rows), and only BERT encoders run here; "
             "choose a BERT checkpoint."
         )
-    heads = raw.get("num_attention_heads", max(1, hidden // 64))
+    heads = raw.get("num_attention_heads", _heads(hidden))
+    if heads is None:
+        # A guess would answer, and wrongly.
+        raise CheckpointError(
+            f"{origin}: nothing says how many attention heads an encoder {hidden} wide has; put the "
+            "config.json of the encoder beside the weights."
+        )
     if not isinstance(heads, int) or heads < 1 or hidden % heads:
         raise CheckpointError(
             f"{origin}: `num_attention_heads` is {heads!r}, which does not divide the hidden size {hidden}."
@@ -162,6 +176,12 @@ def expected_sizes(shape: EncoderShape, head_set: HeadSet) -> dict[str, tuple[in
         sizes[f"{head}.weight"] = (outputs, hidden)
         sizes[f"{head}.bias"] = (outputs,)
     return sizes
+
+
+def _heads(hidden: int) -> int | None:
+    if hidden < _HEAD_WIDTH:
+        return 1  # a toy; no published encoder is that narrow
+    return None if hidden % _HEAD_WIDTH or hidden in _OTHER_WIDTHS else hidden // _HEAD_WIDTH
 
 
 def _compare_with_config(shape: EncoderShape, raw: dict[str, Any], origin: Path) -> None:

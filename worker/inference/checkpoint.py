@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schemas.labels import EMOTIONS
 from schemas.signals import ModelInfo
 from worker.inference import hub
-from worker.inference.architecture import check_state, detect_head_set, infer_shape
+from worker.inference.architecture import check_state, detect_head_set, heads_are_known, infer_shape
 from worker.inference.config import (
     DEFAULT_MAX_LENGTH,
     EncoderShape,
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
     import torch
 
 _DIGEST_DIGITS = 12
+_ENCODER_KEYS = (
+    "model_type",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "position_embedding_type",
+)
 _WEIGHT_SUFFIXES = (".pt", ".bin", ".safetensors")
 
 
@@ -99,20 +107,22 @@ def load_checkpoint(files: CheckpointFiles) -> Checkpoint:
     Raises:
         CheckpointError: One sentence naming what is missing, unexpected, damaged or of another size.
     """
-    raw = _read_config(files.directory / "config.json")
+    config = files.directory / hub.CONFIG
+    raw = _read_config(config)
     state, extra = read_weights(files.weights)
     origin = files.weights[0]
     head_set = detect_head_set(state, origin)
     told = dict(raw.get("kbert") or {})
-    if extra.get("emo_threshold") is not None:
-        told.setdefault("emo_threshold", extra["emo_threshold"])
-    kbert = parse_kbert(told, files.directory / "config.json")
+    if "emo_threshold" not in told and extra.get("emo_threshold") is not None:
+        kbert = parse_kbert(told | {"emo_threshold": _in_order(extra["emo_threshold"])}, origin)
+    else:
+        kbert = parse_kbert(told, config)
     if kbert.head_set not in (None, head_set):
         raise CheckpointError(
             f"{origin}: holds the heads of {head_set!r}, and `kbert.head_set` in config.json says "
             f"{kbert.head_set!r}; correct the config."
         )
-    shape = infer_shape(state, raw, origin)
+    shape = infer_shape(state, raw or _encoder_config(files, extra, state), origin)
     check_state(state, shape, head_set, origin)
     return Checkpoint(
         info=ModelInfo(
@@ -122,7 +132,7 @@ def load_checkpoint(files: CheckpointFiles) -> Checkpoint:
         head_set=head_set,
         shape=shape,
         kbert=kbert,
-        max_length=_max_length(kbert, head_set, shape, files.directory),
+        max_length=_max_length(kbert, head_set, shape, config),
         state=state,
         tokeniser_directory=_tokeniser_directory(files, extra),
         files=files,
@@ -154,12 +164,41 @@ def _read_config(file: Path) -> dict[str, Any]:
     return raw
 
 
-def _max_length(kbert: KbertConfig, head_set: HeadSet, shape: EncoderShape, directory: Path) -> int:
+def _encoder_config(
+    files: CheckpointFiles, extra: dict[str, Any], state: dict[str, "torch.Tensor"]
+) -> dict[str, Any]:
+    """What the encoder that an LQ-KBERT ``.pt`` names says of itself, without the sizes that tensors tell.
+
+    The Hub is asked only where the sizes leave the heads open.
+    """
+    named = extra.get("model_name")
+    if not isinstance(named, str) or not named:
+        return {}
+    directory = Path(named).expanduser()
+    if not directory.is_dir():
+        if not hub.HUB_ID.fullmatch(named) or heads_are_known(state):
+            return {}
+        try:
+            directory = hub.fetch_tokeniser(named, offline=files.offline)
+        except CheckpointError:
+            return {}  # infer_shape names what is missing, and the mend
+    raw = _read_config(directory / hub.CONFIG)
+    return {key: raw[key] for key in _ENCODER_KEYS if key in raw}
+
+
+def _in_order(threshold: Any) -> Any:
+    """Thresholds given by the emotions' names, in the order of the logits."""
+    if isinstance(threshold, dict) and threshold.keys() == set(EMOTIONS):
+        return [threshold[name] for name in EMOTIONS]
+    return threshold
+
+
+def _max_length(kbert: KbertConfig, head_set: HeadSet, shape: EncoderShape, config: Path) -> int:
     if kbert.max_length is None:
         return min(DEFAULT_MAX_LENGTH[head_set], shape.positions)
     if kbert.max_length > shape.positions:
         raise CheckpointError(
-            f"{directory / 'config.json'}: `kbert.max_length` is {kbert.max_length}, "
+            f"{config}: `kbert.max_length` is {kbert.max_length}, "
             f"and the encoder has {shape.positions} positions."
         )
     return kbert.max_length

@@ -26,7 +26,10 @@ TOKENISER_FILES: Final = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-_TEXT_FILES: Final = ("config.json", "README.md", *TOKENISER_FILES)
+CONFIG: Final = "config.json"
+_TEXT_FILES: Final = (CONFIG, "README.md", *TOKENISER_FILES)
+_SERVER_ERRORS: Final = 500
+_TOO_MANY: Final = 429
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -55,12 +58,12 @@ def fetch(repo_id: str, *, revision: str | None, offline: bool) -> tuple[Path, s
 
 
 def fetch_tokeniser(repo_id: str, *, offline: bool) -> Path:
-    """Bring only the tokeniser of a repository, for a ``.pt`` file that names its encoder.
+    """Bring only tokeniser and config of a repository, for a ``.pt`` file that names its encoder.
 
     Raises:
         CheckpointError: As for :func:`fetch`.
     """
-    return _snapshot(repo_id, None, list(TOKENISER_FILES), offline=offline)
+    return _snapshot(repo_id, None, [CONFIG, *TOKENISER_FILES], offline=offline)
 
 
 def _snapshot(repo_id: str, revision: str | None, wanted: list[str], *, offline: bool) -> Path:
@@ -107,7 +110,9 @@ def _cache_when_unreachable(repo_id: str, revision: str | None) -> Iterator[None
     try:
         yield
     except Exception as error:
-        answered = isinstance(error, (CheckpointError, HfHubHTTPError, ValueError))
+        answered = isinstance(error, (CheckpointError, ValueError))
+        if isinstance(error, HfHubHTTPError):
+            answered = error.response.status_code < _SERVER_ERRORS and error.response.status_code != _TOO_MANY
         if answered or not _is_cached(repo_id, revision):
             raise
 
@@ -117,7 +122,7 @@ def _is_cached(repo_id: str, revision: str | None) -> bool:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        snapshot_download(repo_id, revision=revision, allow_patterns=["config.json"], local_files_only=True)
+        snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG], local_files_only=True)
     except LocalEntryNotFoundError:
         return False
     return True

@@ -119,12 +119,16 @@ def _unpickle(file: Path) -> Any:
     import numpy as np
     import torch
 
-    # Thresholds tuned with numpy are pickled as numpy scalars: data, like a float.
+    # Thresholds tuned with numpy are pickled as numpy scalars or arrays: data, like a float.
     scalar: Any = np.float64(0).__reduce__()[0]
+    array: Any = np.zeros(1).__reduce__()[0]
     harmless: list[Any] = [
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),
+        (array, "numpy.core.multiarray._reconstruct"),
+        (array, "numpy._core.multiarray._reconstruct"),
         (codecs.encode, "_codecs.encode"),
+        np.ndarray,
         np.dtype,
         np.dtypes.Float64DType,
         np.dtypes.Float32DType,
