@@ -25,6 +25,10 @@ class LosingProxy:
         """Lose the answer to the next request that holds ``marker``."""
         self._marker = marker
 
+    def lead_to(self, port: int) -> None:
+        """Forward connections that are made from now on to another server."""
+        self._target = port
+
     @property
     def port(self) -> int:
         """Where clients connect, on 127.0.0.1."""

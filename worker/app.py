@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,6 +13,7 @@ from worker.collector import calm_collector
 from worker.configured_model import load_configured
 from worker.errors import KbertError
 from worker.settings import PipelineName, Settings
+from worker.stopping import in_own_thread, unless_stopped
 from worker.telemetry.endpoint import expose
 from worker.telemetry.health import HEALTH
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from worker.inference.load import Model
     from worker.inference.thread import EngineThread
     from worker.inference.turns import Turns
+    from worker.pipeline import Pipeline
     from worker.sink.producer import Sink
     from worker.source.consumer import KafkaSource
     from worker.tasks import Task
@@ -42,33 +45,45 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _run_pipeline(name: PipelineName, settings: Settings, turns: "Turns", stop: asyncio.Event) -> None:
+    async with AsyncExitStack() as stack:
+        # A download, a missing topic, a group or broker that does not answer: each may last for minutes.
+        pipeline = await unless_stopped(stop, _started(name, settings, turns, stack, stop))
+        if pipeline is None:
+            log.info("worker.stopped_at_start", pipeline=name)
+        else:
+            await pipeline.run(stop)
+
+
+async def _started(
+    name: PipelineName, settings: Settings, turns: "Turns", stack: AsyncExitStack, stop: asyncio.Event
+) -> "Pipeline":
+    """A pipeline with its model, connected; ``stack`` ends what it needs."""
     from worker.inference.thread import EngineThread
     from worker.inference.turns import EngineInTurn
     from worker.pipeline import Pipeline
 
-    async with AsyncExitStack() as stack:
-        stack.enter_context(HEALTH.part(f"worker-{name}"))("the model is loading")
-        model = await asyncio.to_thread(load_configured, settings.model, name)
-        if name == "crypto" and settings.sink.author_key is None:
-            log.warning(
-                "author_key.missing",
-                mend="set sink.author_key: author hashes can be guessed from known names",
-            )
-        engine = EngineThread(EngineInTurn(model.engine, turns), name=f"kbert-engine-{name}")
-        stack.push_async_callback(_ended, engine)
-        source, sink = await stack.enter_async_context(connected(settings, name))
-        calm_collector()
-        log.info("worker.ready", pipeline=name, **model.info.model_dump(), engine=model.engine.description)
-        pipeline = Pipeline(
-            settings,
-            source=source,
-            sink=sink,
-            model=model,
-            engine=engine,
-            task=task_for(name, model, settings),
-            name=name,
+    stack.enter_context(HEALTH.part(f"worker-{name}"))("the model is loading")
+    load = partial(load_configured, settings.model, name)
+    model = await in_own_thread(load, f"kbert-model-{name}", stop)
+    if name == "crypto" and settings.sink.author_key is None:
+        log.warning(
+            "author_key.missing",
+            mend="set sink.author_key: author hashes can be guessed from known names",
         )
-        await pipeline.run(stop)
+    engine = EngineThread(EngineInTurn(model.engine, turns), name=f"kbert-engine-{name}")
+    stack.push_async_callback(_ended, engine)
+    source, sink = await stack.enter_async_context(connected(settings, name))
+    calm_collector()
+    log.info("worker.ready", pipeline=name, **model.info.model_dump(), engine=model.engine.description)
+    return Pipeline(
+        settings,
+        source=source,
+        sink=sink,
+        model=model,
+        engine=engine,
+        task=task_for(name, model, settings),
+        name=name,
+    )
 
 
 def task_for(name: PipelineName, model: "Model", settings: Settings) -> "Task":
@@ -93,6 +108,7 @@ async def connected(
     settings: Settings, pipeline: PipelineName = "crypto"
 ) -> "AsyncIterator[tuple[KafkaSource, Sink]]":
     """Both ends of a pipeline, as ``delivery`` has them."""
+    from worker.sink.outputs import outputs_of
     from worker.sink.producer import KafkaSink
     from worker.sink.transactions import TransactionalSink
     from worker.source.consumer import KafkaSource
@@ -104,7 +120,7 @@ async def connected(
     else:
         sink = KafkaSink(settings.kafka, settings.sink)
     async with AsyncExitStack() as stack:
-        await sink.start()
+        await sink.start(*outputs_of(settings, pipeline))
         stack.push_async_callback(sink.stop)
         source = KafkaSource(settings.topics.raw, settings.kafka, settings.source, transactions, pipeline)
         await source.start()
@@ -118,10 +134,12 @@ async def run_aggregates(settings: Settings, stop: asyncio.Event) -> None:
     from worker.narration import Narration
 
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        if "crypto" in settings.pipelines:
-            group.create_task((await stack.enter_async_context(Aggregation(settings))).run(stop))
-        if "traffic" in settings.pipelines:
-            group.create_task((await stack.enter_async_context(Narration(settings))).run(stop))
+        for pipeline, projection in (("crypto", Aggregation), ("traffic", Narration)):
+            if pipeline in settings.pipelines:
+                entering = stack.enter_async_context(projection(settings))
+                started = await unless_stopped(stop, entering)
+                if started is not None:
+                    group.create_task(started.run(stop))
 
 
 async def run_serve(settings: Settings, stop: asyncio.Event) -> None:

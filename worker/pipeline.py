@@ -37,6 +37,7 @@ from worker.sink.dead_letters import dead_letter, smaller
 from worker.sink.producer import Delivery, OutRecord, Sink
 from worker.source.consumer import KafkaSource, Record
 from worker.source.decoding import BadMessageError, decode, event_time, record_time
+from worker.source.record import unread
 from worker.tasks import Task
 from worker.telemetry import metrics
 from worker.telemetry.seldom import Seldom
@@ -55,7 +56,7 @@ class StageEndedError(KbertError):
 
 
 class EngineBrokenError(KbertError):
-    """The engine fails on a text that it could do at the start: it is the engine, not the message."""
+    """What fails on a message fails on a text that is known to be good too: it is not the message."""
 
 
 @dataclass(slots=True)  # not frozen, as Record
@@ -123,7 +124,11 @@ class Pipeline:
             settings.sink.max_unacknowledged
         )
         self._tokens_per_message = 32.0  # moving mean, so that one poll brings what the queue has room for
-        self._canary = model.tokeniser.encode(["."])[0]
+        self._canary = _Work(
+            unread(settings.topics.raw),
+            RawMessage(id="canary", text="."),
+            model.tokeniser.encode(["."])[0],
+        )
         self._seldom = Seldom(log)
         self._stage = {stage: metrics.STAGE_SECONDS.labels(name, stage) for stage in _STAGES}
         metrics.QUEUE_TOKENS.labels(name).set_function(lambda: self._batcher.queued_tokens)
@@ -194,7 +199,11 @@ class Pipeline:
             metrics.BATCH_TOKENS.labels(self._name).observe(batch.tokens)
             metrics.BATCH_MESSAGES.labels(self._name).observe(len(works))
             self._stage["wait"].observe(batch.oldest_wait)
-            prepared = await self._in_pool(self._model.engine.prepare, [work.encoded for work in works])
+            try:
+                prepared = await self._prepare(works)
+            except Exception as error:  # noqa: BLE001 - as in `_outcome`
+                await self._in_order.put(_Running(works, _failed(error)))
+                continue
             filler = self._model.engine.filler(prepared)
             metrics.FILLER_TOKENS.labels(self._name, "rows").inc(filler.rows)
             metrics.FILLER_TOKENS.labels(self._name, "attention").inc(filler.attention)
@@ -283,40 +292,49 @@ class Pipeline:
 
     async def _outcome(self, running: _Running) -> _Outcome:
         try:
-            outputs = await running.outputs
+            return await self._in_pool(self._signals, running.works, await running.outputs)
         except EngineStopped:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a device raises on a batch; `_isolate` judges it
+        except Exception as error:  # noqa: BLE001 - whatever a batch makes a device or a decoder raise
             metrics.BATCH_SPLITS.labels(self._name).inc()
             self._seldom.warning("engine.batch_failed", messages=len(running.works), error=repr(error))
             return await self._isolate(running.works, error)
-        return await self._in_pool(self._signals, running.works, outputs)
 
     async def _isolate(self, works: list[_Work], error: Exception) -> _Outcome:
         """Split a failed batch until the culprits stand alone; they become dead letters."""
         if len(works) == 1:
-            await self._check_engine(error)
+            await self._check_canary(error)
             refused = _Outcome([], [])
             self._refuse(refused, works[0].record, DeadLetterReason.INFERENCE_FAILED, repr(error))
             return refused
         middle = len(works) // 2
         whole = _Outcome([], [])
         for half in (works[:middle], works[middle:]):
-            prepared = await self._in_pool(self._model.engine.prepare, [work.encoded for work in half])
-            part = await self._outcome(_Running(half, self._engine.submit(prepared)))
+            part = await self._outcome(_Running(half, await self._submitted(half)))
             whole.records.extend(part.records)
             whole.out.extend(part.out)
             whole.classes.update(part.classes)
         return whole
 
-    async def _check_engine(self, error: Exception) -> None:
-        """Raise if the engine fails on anything: a topic of dead letters would be its fault, not theirs."""
+    async def _check_canary(self, error: Exception) -> None:
+        """Raise if anything fails: a topic of dead letters would be our fault, not the messages'."""
         try:
-            await self._engine.submit(self._model.engine.prepare([self._canary]))
+            outputs = await (await self._submitted([self._canary]))
+            await self._in_pool(self._signals, [self._canary], outputs)
         except Exception:  # noqa: BLE001 - as in `_outcome`
             raise EngineBrokenError(
                 f"The engine fails on every text, so the worker stops: {error!r}"
             ) from error
+
+    async def _prepare(self, works: Sequence[_Work]) -> Any:
+        return await self._in_pool(self._model.engine.prepare, [work.encoded for work in works])
+
+    async def _submitted(self, works: Sequence[_Work]) -> "asyncio.Future[HeadOutputs]":
+        """Outputs of a batch to come; it may fail while it is prepared, or later."""
+        try:
+            return self._engine.submit(await self._prepare(works))
+        except Exception as error:  # noqa: BLE001 - as in `_outcome`
+            return _failed(error)
 
     async def _replace(self, record: Record, refused: OutRecord) -> None:
         """The broker took a record for too large: a signal becomes a dead letter, a dead letter is cut."""
@@ -420,6 +438,12 @@ class Pipeline:
             "signals": self.counts.signals,
             "dead_letters": self.counts.dead_letters,
         }
+
+
+def _failed(error: Exception) -> "asyncio.Future[HeadOutputs]":
+    outputs: asyncio.Future[HeadOutputs] = asyncio.get_running_loop().create_future()
+    outputs.set_exception(error)
+    return outputs
 
 
 def _record_id(record: Record) -> str:

@@ -6,9 +6,12 @@ working directory, or the one that ``KBERT_CONFIG`` names. README.md lists what
 most users set; ``kbert config`` prints the tree in force.
 """
 
+import difflib
+import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -27,6 +30,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -38,6 +42,10 @@ from worker.tls import client_context
 
 PipelineName = Literal["crypto", "traffic"]
 PIPELINES: Final[tuple[PipelineName, ...]] = get_args(PipelineName)
+
+_PREFIX: Final = "KBERT_"
+_OTHER_VARIABLES: Final = ("KBERT_CONFIG", "KBERT_SCREENSHOTS")
+_OF_TESTS: Final = "KBERT_TEST_"
 
 
 class _Section(BaseModel):
@@ -248,7 +256,10 @@ class SourceSettings(_Section):
         default=10.0,
         description="Seconds in which a revoked partition, or a shutdown, finishes what was taken.",
     )
-    commit_interval: PositiveFloat = 1.0
+    commit_interval: PositiveFloat = Field(
+        default=1.0,
+        description="Seconds between commits; with delivery=exactly_once sink.transaction_interval rules.",
+    )
     stall_limit: PositiveFloat = Field(
         default=180.0,
         description="Seconds without progress, while work is or may be there, after which the worker exits.",
@@ -286,9 +297,6 @@ class SinkSettings(_Section):
     request_timeout: PositiveFloat = 40.0
     compression: Literal["gzip"] | None = None
     max_batch_bytes: PositiveInt = Field(default=262_144, description="Records of one produce batch.")
-    max_request_bytes: PositiveInt = Field(
-        default=2_097_152, description="Above the largest dead letter: an original and its headers."
-    )
     max_unacknowledged: PositiveInt = Field(
         default=8, description="Batches on their way to the broker before the engine waits."
     )
@@ -318,8 +326,9 @@ class AggregateSettings(_Section):
     margin: int = Field(
         default=5_000,
         ge=0,
-        description="Records before the committed offset that are read again on assignment; "
-        "they heal a Redis that lost its last writes, and change nothing otherwise.",
+        description="Records before what is committed that are applied again on assignment where a coin's "
+        "fence lacks them: they heal a Redis that lost its last writes. The ids of `id_window` records "
+        "before them are read too, and count nowhere.",
     )
 
 
@@ -335,8 +344,8 @@ class NarrativeSettings(_Section):
     margin: int = Field(
         default=20_000,
         ge=0,
-        description="Records before the committed offset that are read again on assignment, "
-        "so that repeats are known; they change nothing otherwise.",
+        description="Records before the committed offset that are read again on assignment, where that is "
+        "more than `id_window`: they tell which ids were there, and change nothing.",
     )
     source_weights: dict[str, NonNegativeFloat] = Field(
         default={}, description="Weight of a source in the share and the mean; 1 where absent."
@@ -485,7 +494,7 @@ class Settings(BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="KBERT_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         env_file=".env",
         env_ignore_empty=True,
@@ -564,6 +573,11 @@ class Settings(BaseSettings):
         )
 
 
+def topic_setting(pipeline: str, role: Literal["raw", "signals"]) -> str:
+    """The name of the setting that holds a topic of a pipeline."""
+    return f"traffic.{role}" if pipeline == "traffic" else f"topics.{role}"
+
+
 def config_file() -> Path:
     """The TOML file to read; it is an error for ``KBERT_CONFIG`` to name one that is not there."""
     named = os.environ.get("KBERT_CONFIG")
@@ -574,6 +588,7 @@ def config_file() -> Path:
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings, or raise ConfigurationError with one sentence."""
+    _refuse_unknown(os.environ)
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -582,5 +597,63 @@ def load_settings(**overrides: Any) -> Settings:
         variable = "KBERT_" + "__".join(str(part).upper() for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigurationError(f"The setting {name} ({variable}) is wrong: {message}.") from None
+    except SettingsError as error:
+        # It names the first part of the path only, in double quotes.
+        field = str(error).split('"')[1]
+        raise ConfigurationError(_unreadable(field, os.environ)) from None
     except ValueError as error:  # a TOML file that does not parse
         raise ConfigurationError(f"{config_file()} is not valid TOML: {error}") from error
+
+
+def _variables(model: type[BaseModel] = Settings, prefix: str = _PREFIX) -> Iterator[tuple[str, Any]]:
+    """The variable of every setting and section, and its type."""
+    for name, field in model.model_fields.items():
+        variable, kind = prefix + name.upper(), field.annotation
+        yield variable, kind
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _variables(kind, f"{variable}__")
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    """Sections refuse names that they do not know; what is meant for no section would pass in silence."""
+    given = {n.upper() for n, value in environment.items() if value and n.upper().startswith(_PREFIX)}
+    # Kubernetes tells each pod of the services of its namespace, such as one named kbert.
+    services = [name.removesuffix("_SERVICE_HOST") for name in given if name.endswith("_SERVICE_HOST")]
+    links = tuple(f"{service}_{part}" for service in services for part in ("SERVICE_", "PORT"))
+    for variable in sorted(given):
+        field = variable.removeprefix(_PREFIX).partition("__")[0].lower()
+        ours = field in Settings.model_fields or variable in _OTHER_VARIABLES
+        if not ours and not variable.startswith((_OF_TESTS, *links)):
+            known = [name for name, _ in _variables()]
+            closest = difflib.get_close_matches(variable, known, n=1, cutoff=0.0)
+            raise ConfigurationError(
+                f"The environment variable {variable} is no setting: the closest is {closest[0]}."
+            )
+
+
+def _unreadable(field: str, environment: Mapping[str, str]) -> str:
+    """The sentence for a variable of a field that holds no JSON where it should: a list, table or section."""
+    first = _PREFIX + field.upper()
+    given = {name.upper(): value for name, value in environment.items()}
+    variable, kind = first, Settings.model_fields[field].annotation
+    for part, its_kind in _variables():
+        whole = part.startswith(first) and get_origin(its_kind) in (list, tuple, dict)
+        if whole and part in given and not _is_json(given[part]):
+            variable, kind = part, its_kind
+    setting = variable.removeprefix(_PREFIX).replace("__", ".").lower()
+    if get_origin(kind) in (list, tuple):
+        example = json.dumps(get_args(get_args(kind)[0])[:2] or ("one", "two"))
+        what = f"is a list: write it as JSON, such as {variable}='{example}'"
+    elif get_origin(kind) is dict:
+        what = f"is a table: write it as JSON, such as {variable}='{{\"one\": 1.5}}'"
+    else:
+        what = f"is a section: set its parts ({variable}__...), and write those that are lists as JSON"
+    return f"The setting {setting} ({variable}) {what}."
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -3,19 +3,24 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 
 from schemas.dead_letters import DeadLetterHeaders, DeadLetterReason
 from schemas.signals import CryptoSignal
-from tests.fake_model import POISON, FakeEngine
+from tests.fake_model import POISON, FakeEngine, FakeModel
 from tests.kafka_io import committed, headers_of, ids, produce, read_topic
 from tests.pipelines import outcomes, pipeline_settings, running_pipeline
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.embedded import EmbeddedKafka
+from worker.inference.engine import HeadOutputs
+from worker.inference.errors import EngineOutOfMemory
+from worker.inference.tokenising import EncodedText
 from worker.pipeline import EngineBrokenError
 from worker.settings import BatchSettings, Settings, SinkSettings
 from worker.watchdog import StalledError
@@ -64,6 +69,71 @@ async def test_a_poisonous_message_stands_alone_in_the_dead_letters(
     assert {a.offset for a in about} == {17, 41}
     assert {a.reason for a in about} == {DeadLetterReason.INFERENCE_FAILED}
     assert "device-side failure" in about[0].detail
+
+
+@dataclass
+class _SmallDevice(FakeEngine):
+    """Has no room to prepare more than ``room`` texts at once, or one that is poisonous."""
+
+    room: int = 6
+
+    def prepare(self, batch: Sequence[EncodedText]) -> list[EncodedText]:
+        if len(batch) > self.room or (not self.immune and any(text.ids[0] for text in batch)):
+            raise EngineOutOfMemory(f"no room for {len(batch)} texts")
+        return super().prepare(batch)
+
+
+class _PickyModel(FakeModel):
+    """Its engine computes everything, and what it gives for a poisonous text is not decoded."""
+
+    nothing = False
+
+    def __init__(self) -> None:
+        super().__init__(_Telling(immune=True))
+
+    def decode(self, outputs: HeadOutputs) -> list[dict[str, Any]]:
+        if self.nothing or outputs["n"].any():
+            raise ValueError("no such class")
+        return super().decode(outputs)
+
+
+class _Telling(FakeEngine):
+    def run(self, prepared: list[EncodedText]) -> HeadOutputs:
+        super().run(prepared)
+        return {"n": np.array([[text.ids[0]] for text in prepared], np.float32)}
+
+
+@pytest.mark.parametrize("model", [FakeModel(_SmallDevice()), _PickyModel()], ids=["prepare", "decode"])
+async def test_what_fails_before_or_after_the_engine_stands_alone_too(
+    kafka: KafkaServer, topics: Topics, model: FakeModel
+) -> None:
+    settings = await pipeline_settings(kafka, topics, partitions=1)
+    values = [f"메시지 {n}".encode() for n in range(60)]
+    values[17] = values[41] = POISON.encode()
+    await produce(kafka.bootstrap_servers, settings.topics.raw, values)
+    async with running_pipeline(settings, model) as (pipeline, _, running):
+        await outcomes(pipeline, running, 60)
+    assert len(await read_topic(kafka.bootstrap_servers, settings.topics.signals)) == 58
+    letters = await read_topic(kafka.bootstrap_servers, settings.topics.dead_letter)
+    about = [DeadLetterHeaders.model_validate(headers_of(letter)) for letter in letters]
+    assert [(a.offset, a.reason) for a in about] == [(n, DeadLetterReason.INFERENCE_FAILED) for n in (17, 41)]
+    offsets = await committed(kafka.bootstrap_servers, settings.source.group_id, settings.topics.raw, 1)
+    assert offsets == {0: 60}
+
+
+@pytest.mark.parametrize("what", ["prepare", "decode"])
+async def test_what_fails_on_every_message_before_or_after_the_engine_stops_the_worker(
+    kafka: KafkaServer, topics: Topics, what: str
+) -> None:
+    model = FakeModel(_SmallDevice(room=0)) if what == "prepare" else _PickyModel()
+    model.nothing = True  # type: ignore[attr-defined]
+    settings = await pipeline_settings(kafka, topics, partitions=1)
+    await produce(kafka.bootstrap_servers, settings.topics.raw, [b"a", b"b"])
+    async with running_pipeline(settings, model) as (_, _, running):
+        with pytest.raises(BaseExceptionGroup) as failed:
+            await asyncio.wait_for(running, 30)
+    assert failed.group_contains(EngineBrokenError)
+    assert await read_topic(kafka.bootstrap_servers, settings.topics.dead_letter) == []
 
 
 async def test_a_broken_engine_stops_the_worker_and_commits_nothing(

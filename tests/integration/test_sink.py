@@ -1,5 +1,8 @@
 """Records out: order, keys, dead letters with original bytes, what the broker refuses."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -7,7 +10,9 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from schemas.dead_letters import DeadLetterHeaders, DeadLetterReason
 from tests.kafka_io import headers_of, read_topic
+from tests.newer_init import newer_init
 from tests.servers import KafkaServer, Topics
+from worker.embedded import EmbeddedKafka
 from worker.errors import ConnectionFailedError
 from worker.settings import KafkaSettings, SinkSettings
 from worker.sink.dead_letters import dead_letter, smaller
@@ -154,3 +159,45 @@ async def test_no_broker_is_one_sentence_that_names_the_setting() -> None:
     sink = KafkaSink(KafkaSettings(bootstrap_servers="127.0.0.1:1"), SinkSettings())
     with pytest.raises(ConnectionFailedError, match=r"kafka\.bootstrap_servers=127\.0\.0\.1:1"):
         await sink.start()
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[EmbeddedKafka]:
+    """One that a test may freeze and kill, and whose producers may be idempotent."""
+    with newer_init():
+        async with EmbeddedKafka() as embedded:
+            yield embedded
+
+
+async def _idempotent(broker: EmbeddedKafka) -> tuple[KafkaSink, str]:
+    """A sink that has written to the topic."""
+    kafka = KafkaServer(broker.bootstrap_servers, is_apache=True)
+    topic = await Topics(kafka).make("out")
+    sink = await _sink(kafka, SinkSettings(request_timeout=1.0))
+    assert await sink.deliver([OutRecord(topic, None, b"first")]) == []
+    return sink, topic
+
+
+async def test_a_delivery_does_not_wait_for_ever_for_brokers_that_are_gone(broker: EmbeddedKafka) -> None:
+    sink, topic = await _idempotent(broker)
+    try:
+        broker.kill()
+        with pytest.raises(ConnectionFailedError, match=r"No Kafka broker answers at kafka\.boot"):
+            await asyncio.wait_for(sink.deliver([OutRecord(topic, None, b"second")]), 60)
+    finally:
+        await asyncio.wait_for(sink.stop(), 30)
+
+
+async def test_a_worker_waits_out_brokers_that_are_silent_for_longer(broker: EmbeddedKafka) -> None:
+    sink, topic = await _idempotent(broker)
+    try:
+        broker.freeze()
+        sending = asyncio.create_task(sink.send([OutRecord(topic, None, b"second")]))
+        acknowledged = asyncio.create_task((await sending).acknowledged())
+        _, waiting = await asyncio.wait([acknowledged], timeout=3.0)  # three times sink.request_timeout
+        assert waiting
+        broker.thaw()
+        assert await asyncio.wait_for(acknowledged, 60) == []
+    finally:
+        await sink.stop()
+    assert [r.value for r in await read_topic(broker.bootstrap_servers, topic)][:2] == [b"first", b"second"]

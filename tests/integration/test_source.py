@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 from tests.kafka_io import committed, produce, settings_for
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
+from worker.embedded import EmbeddedKafka
 from worker.settings import SourceSettings
 from worker.source.consumer import KafkaSource, Record
 
@@ -147,6 +148,41 @@ async def test_a_partition_that_cannot_be_finished_in_time_is_given_up_and_never
     finally:
         await first.stop()
         await second.stop()
+
+
+async def test_a_stop_ends_in_time_beside_a_broker_that_is_silent() -> None:
+    async with EmbeddedKafka() as embedded:
+        kafka = KafkaServer(embedded.bootstrap_servers, is_apache=False)
+        raw = await Topics(kafka).make("raw")
+        await produce(kafka.bootstrap_servers, raw, [b"a"])
+        source = await _source(kafka, raw, drain_timeout=2.0)
+        source.finish(await _poll_until(source, 1))
+        # This broker counts from 0, Apache Kafka from 1, and aiokafka says good-bye from 1 on.
+        source._consumer._coordinator.generation = 1
+        embedded.freeze()
+        try:
+            # A commit that takes all of its time, and then the good-bye: 40 s, if it may.
+            await asyncio.wait_for(source.stop(), 15)
+        finally:
+            embedded.thaw()
+
+
+async def test_a_stop_beside_a_broker_that_is_gone_does_not_cancel_who_asked_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with EmbeddedKafka() as embedded:
+        kafka = KafkaServer(embedded.bootstrap_servers, is_apache=False)
+        raw = await Topics(kafka).make("raw")
+        await produce(kafka.bootstrap_servers, raw, [b"a"])
+        source = await _source(kafka, raw, drain_timeout=2.0)
+        await _poll_until(source, 1)
+        await source.commit()  # so that the stop has none to do
+        embedded.kill()
+        await eventually(lambda: "Failed fetch messages" in caplog.text)
+        caplog.clear()
+        source._consumer._fetcher._retry_backoff = 60.0  # the stop finds a fetch in its pause
+        await eventually(lambda: "Failed fetch messages" in caplog.text)
+        await asyncio.wait_for(source.stop(), 15)
 
 
 async def _poll_forever(source: KafkaSource) -> None:

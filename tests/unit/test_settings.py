@@ -40,6 +40,13 @@ def test_environment_over_dotenv_over_toml_over_defaults(
         ("KBERT_KAFKA__SSL_CAFILE", "/nowhere/ca.pem", "kafka.ssl_cafile"),
         ("KBERT_MODEL__PRECISION", "int3", "model.precision"),
         ("KBERT_CONFIG", "/nowhere/kbert.toml", "KBERT_CONFIG"),
+        ("KBERT_PIPELINES", "traffic", """as JSON, such as KBERT_PIPELINES='["crypto", "traffic"]'."""),
+        ("KBERT_SERVE__ALLOWED_HOSTS", "a.example", "(KBERT_SERVE__ALLOWED_HOSTS) is a list"),
+        ("KBERT_NARRATIVE__SOURCE_WEIGHTS", "x", "narrative.source_weights (KBERT_NARRATIVE__"),
+        ("KBERT_KAFKA", "127.0.0.1:9092", "kafka (KBERT_KAFKA) is a section"),
+        ("KBERT_DELIVERRY", "exactly_once", "KBERT_DELIVERRY is no setting: the closest is KBERT_DELIVERY."),
+        ("KBERT_METRICS_PORT", "9464", "is no setting: the closest is KBERT_METRICS__PORT."),
+        ("kbert_modell__ref", "x", "the closest is KBERT_MODEL__REF."),
     ],
 )
 def test_a_mistake_names_the_setting(
@@ -50,6 +57,23 @@ def test_a_mistake_names_the_setting(
         load_settings()
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert "TOML" not in str(refused.value)
+
+
+def test_variables_that_are_no_settings_of_ours_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KBERT_TEST_KAFKA", "127.0.0.1:9092")
+    monkeypatch.setenv("KBERT_SCREENSHOTS", "/tmp/pictures")  # noqa: S108 - nothing is written
+    monkeypatch.setenv("KBERT_EMPTY", "")
+    # Kubernetes has a service named kbert-api.
+    for name in ("SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_8420_TCP_ADDR"):
+        monkeypatch.setenv(f"KBERT_API_{name}", "10.0.0.1")
+    load_settings()
+
+
+def test_a_list_in_dotenv_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("KBERT_PIPELINES=traffic\n")
+    with pytest.raises(ConfigurationError, match=r"pipelines \(KBERT_PIPELINES\) is a list: write"):
+        load_settings()
 
 
 @pytest.mark.parametrize("content", ["[kafka\n", "[kafak]\nx = 1\n", '[kafka]\nservers = "x"\n'])

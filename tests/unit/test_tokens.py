@@ -123,6 +123,24 @@ async def test_an_endpoint_that_gives_none(
     assert await provider(endpoint, clock).token() == "after all"
 
 
+async def test_an_old_token_is_used_while_no_other_is_to_be_had(endpoint: Endpoint, clock: Clock) -> None:
+    endpoint.gives("first", expires_in=100)
+    tokens = provider(endpoint, clock)
+    assert await tokens.token() == "first"
+    endpoint.answer = (503, b"")
+    clock.now = 80.0
+    assert [await tokens.token() for _ in range(3)] == ["first"] * 3
+    assert len(endpoint.requests) == 2, "who asks again and again makes the trouble larger"
+    clock.now = 99.0
+    assert await tokens.token() == "first"
+    assert len(endpoint.requests) == 3
+    clock.now = 100.0
+    with pytest.raises(TokenError, match="status 503"):
+        await tokens.token()
+    endpoint.gives("second", expires_in=100)
+    assert await tokens.token() == "second"
+
+
 async def test_an_endpoint_that_is_not_there() -> None:
     with pytest.raises(TokenError, match=r"oauth_token_url=http://127\.0\.0\.1:1/ does not answer"):
         await ClientCredentials(kafka("http://127.0.0.1:1/")).token()

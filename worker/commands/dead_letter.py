@@ -1,5 +1,7 @@
 """``kbert dead-letter``: list, show and replay what has no signal."""
 
+import sys
+from collections import Counter
 from typing import Final
 
 import orjson
@@ -16,6 +18,7 @@ from worker.sink.producer import KafkaSink, OutRecord
 from worker.source.dead_letters import DeadLetter, DeadLetterFilter, read_dead_letters
 
 _CHUNK: Final = 500
+_NAMED: Final = 20
 
 
 async def list_dead_letters(
@@ -53,8 +56,6 @@ async def show_dead_letter(settings: Settings, place: str, *, raw: bool) -> None
         settings.topics.dead_letter, settings.kafka, DeadLetterFilter(places=[place])
     ):
         if raw:
-            import sys
-
             sys.stdout.buffer.write(letter.value)
         else:
             print(orjson.dumps(_as_dict(letter), option=orjson.OPT_INDENT_2).decode())
@@ -67,31 +68,45 @@ async def replay_dead_letters(settings: Settings, wanted: DeadLetterFilter) -> i
 
     A message without an id of its own gets the id that its first reading would have had,
     in the header ``kbert.id``, so that a second replay is recognised as a repeat.
+
+    Raises:
+        KbertError: some could not be sent, all others were; the first of them are named on standard error.
     """
     sink = KafkaSink(settings.kafka, settings.sink)
     await sink.start()
     sent = 0
+    left_out: Counter[str] = Counter()
+
+    def leave_out(letter: DeadLetter, why: str) -> None:
+        left_out[why] += 1
+        if left_out.total() <= _NAMED:
+            origin = f"{letter.about.topic}:{letter.about.partition}:{letter.about.offset}"
+            print(f"left out {letter.place}, from {origin}: {why}", file=sys.stderr)
+
+    async def send(chunk: list[DeadLetter]) -> int:
+        too_large = await sink.deliver([_original(letter) for letter in chunk])
+        for index in too_large:
+            leave_out(chunk[index], "too large for its topic")
+        return len(chunk) - len(too_large)
+
     try:
-        chunk: list[OutRecord] = []
+        chunk: list[DeadLetter] = []
         async for letter in read_dead_letters(settings.topics.dead_letter, settings.kafka, wanted):
             if letter.about.original_bytes is not None:
-                continue  # it was cut: what is left is not the message
-            chunk.append(_original(letter))
+                leave_out(letter, "it was cut, and what is left is not the message")
+                continue
+            chunk.append(letter)
             if len(chunk) == _CHUNK:
-                sent += await _send(sink, chunk)
+                sent += await send(chunk)
                 chunk = []
         if chunk:
-            sent += await _send(sink, chunk)
+            sent += await send(chunk)
     finally:
         await sink.stop()
+    if left_out:
+        reasons = "; ".join(f"{count}: {why}" for why, count in left_out.items())
+        raise KbertError(f"{sent} replayed, {left_out.total()} left out ({reasons}).")
     return sent
-
-
-async def _send(sink: KafkaSink, chunk: list[OutRecord]) -> int:
-    too_large = await sink.deliver(chunk)
-    if too_large:
-        raise KbertError(f"{len(too_large)} originals are larger than their topic takes; nothing was lost.")
-    return len(chunk)
 
 
 def _original(letter: DeadLetter) -> OutRecord:

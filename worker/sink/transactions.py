@@ -19,38 +19,29 @@ from dataclasses import dataclass, field
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
-    ClusterAuthorizationFailedError,
-    GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     ProducerFenced,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
     UnknownError,
 )
 
 from worker.errors import ConfigurationError, ConnectionFailedError, KbertError
 from worker.settings import Settings
 from worker.sink.limits import MessageLimits, record_size
+from worker.sink.outputs import Output, find
 from worker.sink.producer import Delivery
 from worker.sink.record import OutRecord
 from worker.sink.writer import BatchWriter
 from worker.source.committing import Committed
-from worker.source.reaching import why_unreachable
+from worker.source.reaching import FORBIDDEN, refusal, why_unreachable
 from worker.source.record import Record
 from worker.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 _MAX_FAILURES = 5
-_FORBIDDEN = (
-    ClusterAuthorizationFailedError,
-    GroupAuthorizationFailedError,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-)
 
 
 @dataclass(slots=True)
@@ -104,20 +95,21 @@ class TransactionalSink:
         self._closing: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._round = asyncio.Event()  # set after each round of transactions
-        self._stop_timeout = min(10.0, settings.sink.request_timeout)
+        self._stop_timeout = min(5.0, settings.sink.request_timeout)
 
-    async def start(self) -> None:
-        """Find out whether the broker takes transactions.
+    async def start(self, *outputs: Output) -> None:
+        """Find out whether the broker takes transactions, and look for topics that have to be there.
 
         Raises:
-            ConfigurationError: it does not, or not from this user.
+            ConfigurationError: it does not, or not from this user; or a topic is not there.
             ConnectionFailedError: no broker answers.
         """
         probe = self._producer(f"{self._group}.start")
         try:
             async with asyncio.timeout(self._settings.request_timeout):
                 await probe.start()
-        except _FORBIDDEN as error:
+            await find(probe, self._kafka, outputs)
+        except FORBIDDEN as error:
             raise ConfigurationError(
                 f"Kafka forbids the transactional ids that begin with {self._group!r} "
                 f"({type(error).__name__}): allow them Write and Describe, or set delivery=at_least_once."
@@ -172,6 +164,7 @@ class TransactionalSink:
 
         Raises:
             ConnectionFailedError: the broker does not answer within ``sink.request_timeout``.
+            ConfigurationError: it forbids this user a transactional id.
         """
         await asyncio.gather(*(self._open(partition) for partition in partitions))
 
@@ -214,7 +207,7 @@ class TransactionalSink:
             metrics.TRANSACTIONS.labels(self._pipeline, "fenced").inc()
             await self.release([partition])
             return Committed.FENCED
-        except _FORBIDDEN as error:
+        except FORBIDDEN as error:
             raise ConfigurationError(
                 f"Kafka forbids a transaction of {partition.topic}:{partition.partition} ({error!r}): allow "
                 f"Write on {' and '.join(self._topics)}, Read on the group {self._group}, and its "
@@ -266,9 +259,11 @@ class TransactionalSink:
         try:
             async with asyncio.timeout(self._settings.request_timeout):
                 await producer.start()
-        except (KafkaError, TimeoutError) as error:
+        except BaseException as error:
             await self._close(producer)
-            raise self._unreachable(error) from error
+            if isinstance(error, KafkaError | TimeoutError):
+                raise (refusal(error) or self._unreachable(error)) from error
+            raise
         self._lanes[partition] = _Lane(
             producer, BatchWriter(producer, self._limits, self._settings.max_batch_bytes)
         )
@@ -280,7 +275,6 @@ class TransactionalSink:
             transaction_timeout_ms=int(self._settings.transaction_timeout * 1000),
             compression_type=self._settings.compression,
             max_batch_size=self._settings.max_batch_bytes,
-            max_request_size=self._settings.max_request_bytes,
             request_timeout_ms=int(self._settings.request_timeout * 1000),
             **self._kafka.client_options(),
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from worker.sink.limits import MessageLimits, size_at_most
@@ -35,17 +36,31 @@ class BatchWriter:
         self._partitions: dict[str, tuple[int, ...]] = {}
 
     async def submit(self, records: Sequence[OutRecord], indices: Iterable[int]) -> list[SentBatch]:
-        """Hand ``records[i]`` for each index to the producer; waits while its buffers are full."""
+        """Hand ``records[i]`` for each index to the producer; waits while its buffers are full.
+
+        Raises:
+            UnknownTopicOrPartitionError: with the name of the topic that is not there.
+        """
         topics: defaultdict[str, list[int]] = defaultdict(list)
         for index in indices:
             topics[records[index].topic].append(index)
         sent: list[SentBatch] = []
         for topic, members in topics.items():
-            limit = await self._limits.of(topic)
-            for partition, chosen in (await self._by_partition(topic, records, members)).items():
-                for builder, taken in self._batches(records, chosen, limit):
-                    acknowledged = await self._producer.send_batch(builder, topic, partition=partition)
-                    sent.append(SentBatch(taken, topic, partition, acknowledged))
+            try:
+                sent += await self._submit_to(topic, records, members)
+            except UnknownTopicOrPartitionError as error:  # aiokafka does not say which
+                raise UnknownTopicOrPartitionError(topic) from error
+        return sent
+
+    async def _submit_to(
+        self, topic: str, records: Sequence[OutRecord], indices: Sequence[int]
+    ) -> list[SentBatch]:
+        limit = await self._limits.of(topic)
+        sent: list[SentBatch] = []
+        for partition, chosen in (await self._by_partition(topic, records, indices)).items():
+            for builder, taken in self._batches(records, chosen, limit):
+                acknowledged = await self._producer.send_batch(builder, topic, partition=partition)
+                sent.append(SentBatch(taken, topic, partition, acknowledged))
         return sent
 
     async def _by_partition(

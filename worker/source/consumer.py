@@ -14,11 +14,12 @@ from aiokafka.errors import (
     KafkaError,
 )
 
-from worker.settings import KafkaSettings, SourceSettings
+from worker.settings import KafkaSettings, SourceSettings, topic_setting
 from worker.source.committing import Committed, Committer
 from worker.source.lag import lag_of
 from worker.source.ledger import OffsetLedger
 from worker.source.membership import join, leave
+from worker.source.reaching import refusals
 from worker.source.record import Claim, Record
 from worker.telemetry import metrics
 
@@ -52,6 +53,7 @@ class KafkaSource:
         pipeline: str = "crypto",
     ) -> None:
         self._topic = topic
+        self._setting = topic_setting(pipeline, "raw")
         self._settings = settings
         self._pipeline = pipeline
         self._lag = metrics.LagGauge(pipeline, "worker")
@@ -85,8 +87,9 @@ class KafkaSource:
 
         Raises:
             ConnectionFailedError: no broker answers.
+            ConfigurationError: there is no such topic, or this user may not read it.
         """
-        await join(self._consumer, self._topic, _Listener(self), self._kafka)
+        await join(self._consumer, self._topic, _Listener(self), self._kafka, setting=self._setting)
 
     async def stop(self) -> None:
         """Commit what is finished and leave the group; a broker that is silent is not waited for."""
@@ -98,6 +101,9 @@ class KafkaSource:
         Returns:
             At most ``max_records`` records, in offset order within each partition; none while
             ``source.max_unfinished_bytes`` are unfinished.
+
+        Raises:
+            ConfigurationError: this user may not read the topic, or not in this group.
         """
         if self.failure.done():
             self.failure.result()
@@ -107,10 +113,11 @@ class KafkaSource:
         # Slices, since nobody knows the size of a record before it is there. Only the first one waits: the
         # others return at once, so no rebalance begins while records are in nobody's hands.
         while len(records) < max_records and self._has_room_now():
-            polled = await self._consumer.getmany(
-                timeout_ms=0 if records else int(timeout * 1000),
-                max_records=min(_SLICE, max_records - len(records)),
-            )
+            with refusals(topic=self._topic, setting=self._setting):
+                polled = await self._consumer.getmany(
+                    timeout_ms=0 if records else int(timeout * 1000),
+                    max_records=min(_SLICE, max_records - len(records)),
+                )
             if not polled:
                 break
             for partition, messages in polled.items():
@@ -174,7 +181,8 @@ class KafkaSource:
 
     async def _commit_to_group(self, positions: dict[TopicPartition, int]) -> None:
         try:
-            await self._consumer.commit(dict(positions))
+            with refusals(topic=self._topic, setting=self._setting):
+                await self._consumer.commit(dict(positions))
         except (CommitFailedError, IllegalStateError) as error:
             metrics.COMMITS.labels(self._pipeline, "refused").inc()
             log.warning("commit.refused", error=str(error))

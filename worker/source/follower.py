@@ -12,9 +12,10 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings
+from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings, topic_setting
 from worker.source.lag import lag_of
 from worker.source.membership import join, leave
+from worker.source.reaching import refusals
 from worker.telemetry.metrics import LagGauge
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ class SignalFollower:
         pipeline: str = "crypto",
     ) -> None:
         self._topic = topic
+        self._setting = topic_setting(pipeline, "signals")
         self._settings = settings
         self._lag = LagGauge(pipeline, "aggregates")
         self._kafka = kafka
@@ -87,8 +89,9 @@ class SignalFollower:
 
         Raises:
             ConnectionFailedError: no broker answers.
+            ConfigurationError: there is no such topic, or this user may not read it.
         """
-        await join(self._consumer, self._topic, _Listener(self), self._kafka)
+        await join(self._consumer, self._topic, _Listener(self), self._kafka, setting=self._setting)
 
     async def stop(self) -> None:
         """Commit what is applied and leave the group; a broker that is silent is not waited for."""
@@ -97,12 +100,17 @@ class SignalFollower:
         )
 
     async def poll(self, timeout: float = 0.2) -> dict[Partition, list[SignalRecord]]:
-        """Next records of each partition, in offset order."""
+        """Next records of each partition, in offset order.
+
+        Raises:
+            ConfigurationError: this user may not read the topic, or not in this group.
+        """
         if self._failure is not None:
             raise self._failure
-        polled = await self._consumer.getmany(
-            timeout_ms=int(timeout * 1000), max_records=self._settings.max_poll_records
-        )
+        with refusals(topic=self._topic, setting=self._setting):
+            polled = await self._consumer.getmany(
+                timeout_ms=int(timeout * 1000), max_records=self._settings.max_poll_records
+            )
         return {
             (tp.topic, tp.partition): [SignalRecord(m.offset, m.value or b"") for m in messages]
             for tp, messages in polled.items()

@@ -1,24 +1,39 @@
-"""Why a broker cannot be reached, in one sentence.
+"""Why a broker cannot be reached, or refuses us, in one sentence.
 
 aiokafka logs what a connection failed of and raises "unable to bootstrap" whatever it was, so a wrong
 password looks like a wrong address. Here one connection is made by hand, and its error read.
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     IllegalSaslStateError,
     KafkaError,
     SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnknownTopicOrPartitionError,
     UnsupportedSaslMechanismError,
 )
 
-from worker.errors import ConnectionFailedError, KbertError, kafka_unreachable
+from worker.errors import ConfigurationError, ConnectionFailedError, KbertError, kafka_unreachable
 from worker.settings import KafkaSettings
 from worker.tls import refused_handshake
+
+FORBIDDEN: Final = (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+"""What a broker answers a user who lacks a right."""
 
 _SECONDS = 10.0
 
@@ -57,14 +72,96 @@ async def open_connection(kafka: KafkaSettings, server: str) -> AIOKafkaConnecti
         raise kafka_unreachable(server.strip(), _hinted(kafka, error)) from error
 
 
-async def why_unreachable(kafka: KafkaSettings, error: Exception) -> ConnectionFailedError:
-    """The sentence for a client that could not start; asks each bootstrap server for its reason."""
+async def why_unreachable(
+    kafka: KafkaSettings, error: Exception, *, topic: str | None = None, setting: str | None = None
+) -> KbertError:
+    """The sentence for a client that could not start; asks each bootstrap server for its reason.
+
+    Args:
+        topic: the one that the client asked for.
+        setting: the one that names it.
+    """
+    refused = refusal(error, topic=topic, setting=setting)
+    if refused is not None:
+        return refused
     for server in kafka.bootstrap_servers.split(","):
         try:
             (await open_connection(kafka, server)).close()
         except ConnectionFailedError as found:
             return found
     return kafka_unreachable(kafka.bootstrap_servers, error)
+
+
+async def ask(kafka: KafkaSettings) -> None:
+    """Connect to one of the bootstrap servers.
+
+    Raises:
+        ConnectionFailedError: none lets us; with the reason of the last.
+    """
+    refused: ConnectionFailedError | None = None
+    for server in kafka.bootstrap_servers.split(","):
+        try:
+            (await open_connection(kafka, server)).close()
+        except ConnectionFailedError as error:
+            refused = error
+        else:
+            return
+    if refused is not None:
+        raise refused
+
+
+def refusal(
+    error: BaseException | None, *, topic: str | None = None, setting: str | None = None
+) -> ConfigurationError | None:
+    """The sentence where a broker has answered: no such topic, or no right. None for any other error.
+
+    Args:
+        topic: the one that was asked for, where the error does not know it.
+        setting: the one that names it.
+    """
+    if error is None:
+        return None
+    if not isinstance(error, (UnknownTopicOrPartitionError, *FORBIDDEN)):
+        return refusal(error.__cause__, topic=topic, setting=setting)
+    named = named_by(error)
+    topic = named or topic or "that the settings name"
+    if isinstance(error, GroupAuthorizationFailedError):
+        said = f"Kafka forbids us the consumer group {named}: allow this user Read on it."
+    elif isinstance(error, TransactionalIdAuthorizationFailed):
+        said = f"Kafka forbids us the transactional id {named}: allow this user Write and Describe on it."
+    elif isinstance(error, ClusterAuthorizationFailedError):
+        said = (
+            "Kafka forbids us a right on the cluster: allow this user IdempotentWrite, or set "
+            "kafka.idempotent_producer=false."
+        )
+    elif isinstance(error, TopicAuthorizationFailedError):
+        told = f" ({setting})" if setting else ""
+        said = f"Kafka forbids us the topic {topic}{told}: allow this user Read, or Write if it is an output."
+    else:
+        said = f"There is no topic {topic}: correct {setting or 'its setting'} or run kbert topics --create."
+    return ConfigurationError(said)
+
+
+@contextmanager
+def refusals(*, topic: str | None = None, setting: str | None = None) -> Iterator[None]:
+    """A refusal of the broker in the block ends it with its sentence.
+
+    Raises:
+        ConfigurationError: as `refusal` has it.
+    """
+    try:
+        yield
+    except KafkaError as error:
+        refused = refusal(error, topic=topic, setting=setting)
+        if refused is None:
+            raise
+        raise refused from error
+
+
+def named_by(error: BaseException) -> str:
+    """What aiokafka says was refused: one name, or a set of them; empty where it does not say."""
+    names = error.args[0] if error.args else ""
+    return ", ".join(sorted(names)) if isinstance(names, set) else names if isinstance(names, str) else ""
 
 
 def _is_oauth(kafka: KafkaSettings) -> bool:

@@ -3,13 +3,18 @@
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 from time import time
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from worker.errors import ConfigurationError
 from worker.settings import KafkaSettings
-from worker.source.reaching import why_unreachable
+from worker.source.membership import stop
+from worker.source.reaching import ask, why_unreachable
+
+_SILENT_POLLS: Final = 20
+"""Polls of half a second that bring nothing, after which the brokers are asked whether they are there."""
 
 
 async def read_to_end(
@@ -24,7 +29,7 @@ async def read_to_end(
 
     Raises:
         ConnectionFailedError: no broker answers.
-        ConfigurationError: there is no such topic.
+        ConfigurationError: there is no such topic, or this user may not read it.
     """
     started = time() * 1000
     consumer = AIOKafkaConsumer(
@@ -46,8 +51,13 @@ async def read_to_end(
         positions = await consumer.beginning_offsets(partitions)
         if since is not None:
             positions |= await _from(consumer, since, ends)
+        silent = 0
         while any(positions[tp] < end for tp, end in ends.items()):
-            for tp, records in (await consumer.getmany(timeout_ms=500)).items():
+            polled = await consumer.getmany(timeout_ms=500)
+            silent = 0 if polled else silent + 1
+            if silent and silent % _SILENT_POLLS == 0:
+                await ask(kafka)  # aiokafka waits for a broker without end
+            for tp, records in polled.items():
                 positions[tp] = records[-1].offset + 1
                 # The embedded broker answers the base of the last batch plus one, 11 where 15 records
                 # stand, so what is older than this call counts too; the batch comes in one piece.
@@ -57,9 +67,9 @@ async def read_to_end(
             for tp in ends:  # transaction markers and compacted records are never delivered
                 positions[tp] = max(positions[tp], await consumer.position(tp))
     except KafkaError as error:
-        raise await why_unreachable(kafka, error) from error
+        raise await why_unreachable(kafka, error, topic=topic, setting=setting) from error
     finally:
-        await consumer.stop()
+        await stop(consumer)
 
 
 async def _from(

@@ -46,3 +46,8 @@ class Record:
             size += sum(len(name) + len(content or b"") for name, content in headers)
         self.size = size
         """Bytes of key, value and headers."""
+
+
+def unread(topic: str) -> Record:
+    """A record that stands on no topic: what a message of our own, for a check, is said to come from."""
+    return Record(Claim(TopicPartition(topic, 0)), 0, -1, None, None, ())

@@ -14,6 +14,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import Final
 
+import structlog
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaError
 
@@ -21,7 +22,11 @@ from worker.errors import ConnectionFailedError
 from worker.settings import KafkaSettings
 from worker.tls import client_context, refused_handshake
 
+log = structlog.get_logger(__name__)
+
 _TIMEOUT: Final = 10.0
+_RETRY_AFTER: Final = 10.0
+"""Seconds for which an endpoint that gave none is left alone while the old token is good."""
 _RENEW_AT: Final = 0.8
 """Part of its life after which a token is renewed."""
 _DEFAULT_LIFE: Final = 300.0
@@ -38,7 +43,9 @@ class TokenError(ConnectionFailedError, KafkaError):  # type: ignore[misc]
 
 
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
-    """Fetches a token and keeps it for most of its life; many clients on many loops may share one."""
+    """Fetches a token and keeps it for most of its life, or all of it while the endpoint gives no other;
+    many clients on many loops may share one.
+    """
 
     def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = monotonic) -> None:
         if (
@@ -55,22 +62,31 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
         self._clock = clock
         self._fetching = threading.Lock()
         self._token = ""
-        self._renew_at = 0.0
+        self._renew_at = self._expires_at = 0.0
 
     async def token(self) -> str:
         """A token that has not expired.
 
         Raises:
-            TokenError: the endpoint does not answer, or refuses us.
+            TokenError: the endpoint does not answer, or refuses us, and no token is left.
         """
         return await asyncio.to_thread(self._current)
 
     def _current(self) -> str:
         with self._fetching:
-            if not self._token or self._clock() >= self._renew_at:
-                asked_at = self._clock()
-                self._token, life = self._fetch()
-                self._renew_at = asked_at + _RENEW_AT * life
+            asked_at = self._clock()
+            if asked_at >= self._renew_at:
+                try:
+                    self._token, life = self._fetch()
+                except TokenError as error:
+                    now = self._clock()
+                    if now >= self._expires_at:
+                        raise
+                    log.warning("token.not_renewed", left=round(self._expires_at - now), error=str(error))
+                    self._renew_at = min(now + _RETRY_AFTER, self._expires_at)
+                else:
+                    self._renew_at = asked_at + _RENEW_AT * life
+                    self._expires_at = asked_at + life
             return self._token
 
     def _fetch(self) -> tuple[str, float]:

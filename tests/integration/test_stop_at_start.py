@@ -1,0 +1,69 @@
+"""A stop while a worker starts ends it at once and with status 0, whatever it waits for."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import SMALL, random_state, write_checkpoint
+from tests.kafka_io import exactly_once
+from tests.pipelines import pipeline_settings
+from tests.processes import KbertProcess, kbert
+from tests.servers import KafkaServer, Topics
+from tests.waiting import eventually
+from worker.embedded import EmbeddedKafka
+from worker.settings import ModelSettings, Settings
+
+
+async def _ends(process: KbertProcess) -> None:
+    process.send(signal.SIGTERM)
+    status = await asyncio.to_thread(process.wait, 25)  # what waits here waits for 40 s and longer
+    said = process.log.read_text()
+    assert status == 0, said[-3_000:]
+    assert "worker.stopped_at_start" in said
+    assert "Traceback" not in said
+
+
+async def test_while_the_model_is_on_its_way(kafka: KafkaServer, topics: Topics, tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()  # until it hangs up
+        writer.close()
+
+    settings = await pipeline_settings(kafka, topics, model=ModelSettings(ref="nobody/anything"))
+    async with await asyncio.start_server(never_answers, "127.0.0.1", 0) as hub:
+        with kbert(
+            ["run", "--only", "worker"],
+            settings,
+            tmp_path / "log",
+            HF_ENDPOINT=f"http://127.0.0.1:{hub.sockets[0].getsockname()[1]}",
+            HF_HOME=str(tmp_path / "hub"),
+            HF_HUB_ETAG_TIMEOUT="300",
+            HF_HUB_DOWNLOAD_TIMEOUT="300",
+            HF_HUB_OFFLINE="0",
+        ) as process:
+            await eventually(lambda: process.says("") and asked.is_set(), timeout=90)
+            await _ends(process)
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+async def test_while_no_broker_answers(tmp_path: Path, delivery: str) -> None:
+    checkpoint = write_checkpoint(tmp_path / "small", random_state(SMALL))
+    async with EmbeddedKafka() as embedded:
+        kafka = KafkaServer(embedded.bootstrap_servers, is_apache=delivery == "exactly_once")
+        settings: Settings = await pipeline_settings(
+            kafka, Topics(kafka), model=ModelSettings(ref=str(checkpoint), device="cpu", threads=1)
+        )
+        if delivery == "exactly_once":
+            settings = exactly_once(settings)
+        embedded.freeze()
+        try:
+            with kbert(["run", "--only", "worker"], settings, tmp_path / "log") as process:
+                # Said between the model and the brokers.
+                await eventually(lambda: process.says("author_key.missing"), timeout=90)
+                await _ends(process)
+        finally:
+            embedded.thaw()
