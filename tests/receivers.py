@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Answer = int | tuple[int, dict[str, str]] | Literal["hang", "drop"]
+Answer = int | tuple[int, dict[str, str]] | Literal["hang", "drop", "garble"]
 
 
 @dataclass
@@ -39,6 +39,13 @@ def receiver(*script: Answer, port: int = 0) -> Iterator[Receiver]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             known.requests.append((dict(self.headers), body))
             answer = known.script.pop(0) if known.script else 200
+            if answer == "garble":  # a body that is not compressed as it says
+                self.send_response(502)
+                self.send_header("Content-Encoding", "gzip")
+                self.send_header("Content-Length", "4")
+                self.end_headers()
+                self.wfile.write(b"oops")
+                return
             if answer == "hang":
                 known.awake.wait(60)
             if isinstance(answer, str):

@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from schemas.aggregates import CoinAggregates
 from schemas.labels import SENTIMENTS
 from tests.processes import kbert
 from tests.serving import full_signal
 from tests.waiting import eventually
 from worker.aggregates.project import Aggregator
 from worker.aggregates.store import RedisStore
+from worker.clients import Aggregates
 from worker.commands.bot_hummingbot import run_hummingbot
 from worker.embedded import free_port
-from worker.errors import ConfigurationError, ConnectionFailedError
+from worker.errors import ConfigurationError, ConnectionFailedError, KbertError
 from worker.settings import BotSettings, HummingbotSettings, RedisSettings, Settings
 
 REASON = "amqtt holds websockets back: `make bots` installs it"
@@ -147,6 +149,53 @@ async def test_a_killed_publisher_leaves_neutral_behind(
             process.send(signal.SIGKILL)
             process.wait()
             await eventually(lambda: controller.signals[-1] == 0, what="the will")
+
+
+@pytest.mark.parametrize("failing", ["BTC", "ETH"])
+async def test_an_error_of_one_pair_leaves_all_of_them_neutral(
+    failing: str, redis_url: str, redis_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis refuses us later on: the bot ends, and says a last word for each pair first."""
+    port, stop = free_port(), asyncio.Event()
+    settings = settings_for(redis_url, redis_prefix, port, pairs=("BTC-KRW", "ETH-KRW"))
+    await say(redis_url, redis_prefix, 0, strong_pos=20)
+    refused = False
+    get = Aggregates.get
+
+    async def getting(self: Aggregates, symbol: str, at: datetime | None = None) -> CoinAggregates:
+        if refused and symbol == failing:
+            raise ConfigurationError("Redis refuses us: correct user and password.")
+        return await get(self, symbol, at)
+
+    monkeypatch.setattr(Aggregates, "get", getting)
+    async with broker(port), listening(port) as controller:
+        running = asyncio.create_task(run_hummingbot(settings, stop))
+        await eventually(lambda: 1 in controller.signals, what="long")
+        refused = True
+        with pytest.raises(ConfigurationError, match="refuses us"):
+            await asyncio.wait_for(running, 20)
+        await eventually(lambda: controller.signals[-1] == 0, what="neutral at the end")
+
+
+async def test_other_errors_of_reading_are_no_answer(
+    redis_url: str, redis_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, stop = free_port(), asyncio.Event()
+    await say(redis_url, redis_prefix, 0, strong_pos=20)
+    get = Aggregates.get
+
+    async def away(self: Aggregates, symbol: str, at: datetime | None = None) -> CoinAggregates:
+        raise KbertError("Redis does something else.")
+
+    async with broker(port), listening(port) as controller:
+        running = asyncio.create_task(run_hummingbot(settings_for(redis_url, redis_prefix, port), stop))
+        await eventually(lambda: 1 in controller.signals, what="long")
+        monkeypatch.setattr(Aggregates, "get", away)
+        await eventually(lambda: controller.signals[-1] == 0, what="neutral")
+        monkeypatch.setattr(Aggregates, "get", get)
+        await eventually(lambda: controller.signals[-1] == 1, what="long again")
+        stop.set()
+        await running
 
 
 async def test_what_cannot_work_is_said_at_the_start(redis_url: str, redis_prefix: str) -> None:

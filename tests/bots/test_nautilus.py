@@ -34,6 +34,8 @@ from nautilus_trader.model.enums import AccountType, OmsType, OrderSide, OrderSt
 from nautilus_trader.model.identifiers import ClientId, InstrumentId, Symbol, Venue
 from nautilus_trader.model.instruments import CurrencyPair
 from nautilus_trader.model.objects import Currency, Money, Price, Quantity
+from nautilus_trader.model.orders import Order
+from nautilus_trader.trading.strategy import Strategy
 
 from worker.clients.bots.nautilus import (
     CLIENT,
@@ -82,8 +84,26 @@ def bars(count: int) -> list[Bar]:
     return made
 
 
-def backtest(signals: Sequence[CryptoSignal], minutes: int = 600) -> list[Trade]:
-    """Filled orders of the example strategy: nanoseconds after midnight, side, price."""
+class BoughtBefore(Strategy):  # type: ignore[misc]
+    """What a run before left behind: half a coin from the first candle on."""
+
+    def on_start(self) -> None:
+        self.subscribe_bars(BARS)
+
+    def on_bar(self, bar: Bar) -> None:
+        if not self.cache.orders(strategy_id=self.id):
+            self.submit_order(self.order_factory.market(MARKET, OrderSide.BUY, Quantity(0.5, 8)))
+
+
+def backtest(
+    signals: Sequence[CryptoSignal],
+    minutes: int = 600,
+    *,
+    most: float = 1.0,
+    others: Sequence[Strategy] = (),
+    status: OrderStatus = OrderStatus.FILLED,
+) -> list[Trade]:
+    """Orders of the example strategy: nanoseconds after midnight, side, price."""
     engine = BacktestEngine(BacktestEngineConfig(logging=LoggingConfig(bypass_logging=True)))
     try:
         engine.add_venue(
@@ -92,7 +112,7 @@ def backtest(signals: Sequence[CryptoSignal], minutes: int = 600) -> list[Trade]
         engine.add_instrument(
             CurrencyPair(
                 MARKET, Symbol("KRW-BTC"), BTC, KRW, 0, 8, Price(1, 0), Quantity(1e-8, 8), 0, 0,
-                maker_fee=Decimal(0), taker_fee=Decimal(0),
+                maker_fee=Decimal(0), taker_fee=Decimal(0), max_quantity=Quantity(most, 8),
             )
         )  # fmt: skip
         engine.add_data(bars(minutes))
@@ -102,10 +122,12 @@ def backtest(signals: Sequence[CryptoSignal], minutes: int = 600) -> list[Trade]
             instrument_id=MARKET, bar_type=BARS, coin="BTC", trade_size=Decimal("0.5"),
             window=WINDOW, least=LEAST, enter=ENTER, leave=LEAVE,
         )  # fmt: skip
-        engine.add_strategy(IndexCross(config))
+        example = IndexCross(config)
+        engine.add_strategies([*others, example])
         engine.run()
-        orders = sorted(engine.cache.orders(), key=lambda order: order.ts_init)
-        assert all(order.status == OrderStatus.FILLED for order in orders)
+        orders: list[Order] = engine.cache.orders(strategy_id=example.id)
+        orders.sort(key=lambda order: order.ts_init)
+        assert {order.status for order in orders} <= {status}
         return [
             (order.ts_init - START_NS, "BUY" if order.side == OrderSide.BUY else "SELL", order.avg_px)
             for order in orders
@@ -157,6 +179,29 @@ def test_orders_appear_when_the_index_crosses_and_not_before_it_was_known() -> N
     assert backtest([]) == []
 
 
+def test_a_restarted_strategy_knows_what_it_holds() -> None:
+    """What an earlier run bought is not bought again, and is sold when the index falls or never comes."""
+    signals = [
+        *(said(n, 10, 0.5, "strong_pos") for n in (1, 2, 3)),
+        *(said(n, 20, 0.25, "strong_neg") for n in (4, 5, 6, 7)),
+    ]
+    trades = backtest(signals, others=[BoughtBefore()])
+    assert trades == [(int(20.25 * MINUTE_NS), "SELL", price(20))]
+    trades = backtest([], others=[BoughtBefore()])
+    assert trades == [(31 * MINUTE_NS, "SELL", price(31))]  # it has seen a whole window
+
+
+def test_what_was_refused_is_not_held() -> None:
+    """An order too large: it tries again while the index is high, and has nothing to sell afterwards."""
+    signals = [
+        *(said(n, 60, 0.5, "strong_pos") for n in (1, 2, 3)),
+        *(said(n, 80, 0.25, "strong_neg") for n in (4, 5, 6, 7)),
+    ]
+    trades = backtest(signals, most=0.1, status=OrderStatus.DENIED)
+    assert len(trades) > 1
+    assert {side for _, side, _ in trades} == {"BUY"}
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_every_order_is_where_a_count_by_hand_puts_it(seed: int) -> None:
     rng = random.Random(seed)
@@ -186,6 +231,12 @@ def test_the_data_survives_a_catalogue() -> None:
         *CryptoSignalData.from_arrow(data.to_arrow()),
     ):
         assert again.to_dict() == data.to_dict()
+
+
+def test_the_same_id_in_another_room_is_another_signal() -> None:
+    first = said(500, 60, 1, "weak_neg")
+    other = first.model_copy(update={"source": "another room", "sentiment_strength": "weak_pos"})
+    assert [made.data.polarity for made in nautilus_data([first, other, first])] == [-0.5, 0.5]
 
 
 async def test_the_data_client_publishes_what_is_subscribed(kafka: KafkaServer, topics: Topics) -> None:

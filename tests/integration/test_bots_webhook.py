@@ -68,7 +68,14 @@ OPENSSL = "1ba6b8171186efc613e8bcc0cbdab2748f24984d7c5a84faa2637afa0e40d224"
 
 @pytest.mark.parametrize(
     "script",
-    [(500, 503, 502), ("hang", "hang"), ("drop", "drop", "drop"), (429, 408, 425), ("drop", 500, "hang")],
+    [
+        (500, 503, 502),
+        ("hang", "hang"),
+        ("drop", "drop", "drop"),
+        (429, 408, 425),
+        ("drop", 500, "hang"),
+        ("garble", "garble"),
+    ],
 )
 async def test_what_passes_is_tried_again(script: tuple[Any, ...], tmp_path: Path) -> None:
     with receiver(*script) as server:

@@ -105,6 +105,11 @@ def test_when_a_signal_counts() -> None:
     assert RecordedSignals([a_signal(1, 100, 101)], "ETH").at([BASE + 200], ["messages"], "5m") == [(0,)]
 
 
+def test_the_same_id_in_another_room_is_another_signal() -> None:
+    rooms = [a_signal(500, 100, 101, source=room) for room in ("a", "b", "a")]
+    assert RecordedSignals(rooms, "BTC").at([BASE + 200], ["messages"], "5m", 60) == [(2,)]
+
+
 @given(close=st.integers(BASE, BASE + 10**6), delay=st.integers(0, 600))
 def test_a_candle_sees_a_point_that_was_over(close: int, delay: int) -> None:
     point = point_of(close, delay)
@@ -174,6 +179,38 @@ def test_memory_reads_further_back_when_it_has_to() -> None:
     assert len(server.asked) == asked
     server.fill(memory, last + 600, last + 600, now + 600, "1h")
     assert memory.at(last + 300) != (None,)  # no hole where one candle alone was asked for
+
+
+@pytest.mark.parametrize("window", [window for window, length in WINDOW_SECONDS.items() if length >= HOUR])
+def test_memory_goes_on_by_the_hour_where_minutes_do_not_reach(window: Window) -> None:
+    """Old candles, then one after another, two hours without an answer, and all again: no hole is left."""
+    memory, server = SeriesMemory(["messages"], window), Server()
+    first = BASE + 40 * HOUR
+    points = range(first, first + 8 * HOUR, 300)
+    away = range(first + 3 * HOUR, first + 5 * HOUR)
+    server.fill(memory, first - 24 * HOUR, first, first + 17.5, window)
+    before = len(server.asked)
+    for point in points:
+        if point not in away:
+            server.fill(memory, point, point, point + 77.5, window)
+            assert memory.at(point) != (None,)
+    seen = {point: memory.at(point) for point in points if point not in away}
+    server.fill(memory, first, points[-1], points[-1] + 77.5, window)
+    assert all(memory.at(point) != (None,) for point in points)
+    assert {point: memory.at(point) for point in seen} == seen
+    by_hour = sum(reading.step == HOUR for reading in server.asked[before:])
+    assert by_hour == {"7d": 6, "24h": 1}.get(window, 0)
+    asked = len(server.asked)
+    server.fill(memory, first, points[-1], points[-1] + 77.5, window)
+    assert len(server.asked) == asked
+
+
+def test_memory_asks_for_no_hour_that_the_server_has_not() -> None:
+    memory = SeriesMemory(["messages"], "7d")
+    now = BASE + 40 * HOUR + 17.5
+    assert memory.missing(BASE - 240 * HOUR, BASE + 15 * HOUR, now) == []
+    (reading,) = memory.missing(BASE - 240 * HOUR, BASE + 18 * HOUR, now)
+    assert reading == Reading(BASE + 16 * HOUR, BASE + 18 * HOUR, HOUR)
 
 
 def test_timeframes() -> None:

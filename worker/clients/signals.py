@@ -1,6 +1,7 @@
 """Signals as a bot reads them."""
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
@@ -42,13 +43,14 @@ class SignalStream:
         min_relevance: only signals at least as relevant.
         since: start with signals processed at this time or later; by default with new ones.
         group_id: share the partitions with other streams of this group, and go on after a
-            restart where the group left off. Without it each stream sees everything.
+            restart where the group left off; a new group starts with new signals, and reads partitions
+            that appear later from their beginning. Without it each stream sees everything.
         auto_commit: with a group, commit by itself what was handed out. Off, `commit` says what was
             really done with, so that a killed reader gets the rest again.
         client_options: further keyword arguments of an aiokafka client, such as TLS and SASL.
 
     At least once: a worker that died may have sent a signal twice. Repeats among the last
-    100,000 ids are removed here.
+    100,000 signals, by source and id, are removed here.
     """
 
     def __init__(
@@ -78,18 +80,21 @@ class SignalStream:
             min_relevance=min_relevance,
         )
         self._since = since.astimezone(UTC) if since is not None else None
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.unreadable = 0
         """Records that are no CryptoSignal: another schema version, or another program's."""
+        self._options: dict[str, Any] = {
+            "bootstrap_servers": bootstrap_servers,
+            "group_id": group_id,
+            "isolation_level": "read_committed",
+            **client_options,
+        }
         self._consumer = AIOKafkaConsumer(
             topic,
-            bootstrap_servers=bootstrap_servers,
-            group_id=group_id,
             enable_auto_commit=group_id is not None and auto_commit,
-            auto_offset_reset="earliest" if since is not None else "latest",
-            isolation_level="read_committed",
+            auto_offset_reset="latest" if group_id is None and since is None else "earliest",
             fetch_max_wait_ms=100,
-            **client_options,
+            **self._options,
         )
 
     async def __aenter__(self) -> Self:
@@ -99,7 +104,12 @@ class SignalStream:
             ConnectionFailedError: no broker answers.
         """
         try:
+            starts: Mapping[TopicPartition, int] = {}
+            if self._options["group_id"] is not None and self._since is None:
+                starts = await self._place_group()
             await self._consumer.start()
+            for partition in starts.keys() & self._consumer.assignment():
+                self._consumer.seek(partition, starts[partition])
             if self._since is not None:
                 await self._seek_to(self._since)
         except KafkaError as error:
@@ -127,7 +137,7 @@ class SignalStream:
                 continue
             if self._since is not None and signal.processed_at < self._since:
                 continue
-            if self._wanted.passes(signal) and self._is_new(signal.id):
+            if self._wanted.passes(signal) and self._is_new(signal):
                 yield signal
 
     async def check(self, timeout: float = 2.0) -> None:
@@ -145,9 +155,11 @@ class SignalStream:
 
     async def places(self) -> dict[TopicPartition, int]:
         """How far signals were handed out: the next offset of each partition, for `commit`."""
-        return {
-            partition: await self._consumer.position(partition) for partition in self._consumer.assignment()
-        }
+        found = {}
+        for partition in self._consumer.assignment():
+            with contextlib.suppress(IllegalStateError):  # another member has it meanwhile
+                found[partition] = await self._consumer.position(partition)
+        return found
 
     async def commit(self, places: Mapping[TopicPartition, int]) -> None:
         """Tell the group that everything before these places is done with.
@@ -161,13 +173,44 @@ class SignalStream:
         except (CommitFailedError, IllegalStateError) as error:
             log.warning("signals.not_committed", error=str(error))
 
-    def _is_new(self, message_id: str) -> bool:
-        if message_id in self._seen:
+    def _is_new(self, signal: CryptoSignal) -> bool:
+        identity = signal.source, signal.id
+        if identity in self._seen:
             return False
-        self._seen[message_id] = None
+        self._seen[identity] = None
         if len(self._seen) > _REMEMBERED_IDS:
             self._seen.popitem(last=False)
         return True
+
+    async def _place_group(self) -> Mapping[TopicPartition, int]:
+        """Commit the ends of partitions in which the group has no place, before it is joined.
+
+        Else a group without a place would start anew after each restart, and pass over what came
+        in between.
+
+        Returns:
+            Where to start without a commit: others are in the group, and none has read this topic.
+        """
+        consumer = AIOKafkaConsumer(enable_auto_commit=False, **self._options)
+        consumer.assign([TopicPartition(self._topic, 0)])  # joins no group, and asks for the topic's metadata
+        try:
+            await consumer.start()
+            partitions = [
+                TopicPartition(self._topic, p) for p in consumer.partitions_for_topic(self._topic) or ()
+            ]
+            consumer.assign(partitions)
+            fresh = [partition for partition in partitions if await consumer.committed(partition) is None]
+            if not fresh:
+                return {}
+            ends: dict[TopicPartition, int] = await consumer.end_offsets(fresh)
+            try:
+                await consumer.commit(ends)
+            except CommitFailedError:
+                # Only an empty group takes it. Its first member did this, so a part is what appeared since.
+                return ends if len(fresh) == len(partitions) else {}
+            return {}
+        finally:
+            await consumer.stop()
 
     async def _seek_to(self, since: datetime) -> None:
         """To the first record written at that time: a signal is never written before it is processed."""

@@ -14,6 +14,7 @@ MINUTE: Final = 60
 HOUR: Final = 3_600
 _UNITS: Final = {"m": MINUTE, "h": HOUR, "d": 24 * HOUR, "w": 7 * 24 * HOUR}
 _MINUTES_KEPT: Final = 25 * HOUR
+_HOURS_KEPT: Final = 8 * 24 * HOUR
 _MARGIN: Final = 3 * MINUTE
 """The server's clock may be ahead of ours, and minutes go while a request is on its way."""
 
@@ -65,7 +66,8 @@ class Reading:
 class SeriesMemory:
     """Points of one coin as they were first read: what a bot has seen once never changes behind it.
 
-    Minutes are kept for 25 h on the server, so candles further back see the last full hour.
+    Minutes are kept for 25 h on the server, so candles further back, and all with a window that is
+    longer, see the last full hour.
     """
 
     def __init__(self, metrics: Sequence[str], window: Window) -> None:
@@ -75,7 +77,6 @@ class SeriesMemory:
         self._hours: dict[int, Values] = {}
         self._read: tuple[int, int] | None = None
         """First and last minute that was asked for."""
-        self._hours_from: int | None = None
 
     def missing(self, first: int, last: int, now: float) -> list[Reading]:
         """What has to be read for the points from ``first`` to ``last``, both whole minutes."""
@@ -89,10 +90,18 @@ class SeriesMemory:
         for since, until in parts:
             if since <= until:
                 readings.append(Reading(since - MINUTE, until, MINUTE))  # a series has two points at least
-        further = self._hours_from is None or first < self._hours_from
-        if further and self._length >= HOUR and first < min(reach, end):
-            readings.append(Reading(first - HOUR, min(reach, end), HOUR))
+        hours = self._missing_hours(first, min(reach, end + MINUTE), now)
+        if hours:
+            readings.append(Reading(hours[0] - HOUR, hours[-1], HOUR))
         return readings
+
+    def _missing_hours(self, first: int, before: int, now: float) -> list[int]:
+        """Hours that the server has for points which are known neither by the minute nor by the hour."""
+        if self._length < HOUR:
+            return []
+        oldest = -(-(int(now) - _HOURS_KEPT + self._length + _MARGIN) // HOUR) * HOUR
+        points = (point for point in range(max(first, oldest), before, MINUTE) if point not in self._minutes)
+        return sorted({point // HOUR * HOUR for point in points} - self._hours.keys())
 
     def add(self, reading: Reading, series: Series) -> None:
         """Take an answer; the point at the present, whose bucket still grows, is left out."""
@@ -103,8 +112,8 @@ class SeriesMemory:
             if point % reading.step == 0 and point <= reading.until:
                 kept.setdefault(point, row)
         if reading.step == HOUR:
-            self._hours_from = reading.since + HOUR
-        elif self._read is None:
+            return
+        if self._read is None:
             self._read = reading.since + MINUTE, reading.until
         else:
             self._read = min(self._read[0], reading.since + MINUTE), max(self._read[1], reading.until)

@@ -1,6 +1,7 @@
 """hummingbot: probabilities for its controller ``ai_livestream``, over MQTT."""
 
 import asyncio
+import contextlib
 import ssl
 import time
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,7 @@ import structlog
 from schemas.aggregates import WindowMetrics
 from worker.clients.aggregates import Aggregates
 from worker.clients.bots.markets import Markets
-from worker.errors import ConnectionFailedError
+from worker.errors import ConfigurationError, ConnectionFailedError, KbertError
 from worker.settings import HummingbotSettings
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class HummingbotPublisher:
     """Publishes one message a pair and interval, never retained.
 
     The controller acts on the last message that it got, so the last one is neutral: sent at the
-    end, and by the broker (as the connection's will) when this process dies.
+    end, whatever ends it, and by the broker (as the connection's will) when this process dies.
 
     Args:
         aggregates: open.
@@ -65,13 +66,14 @@ class HummingbotPublisher:
 
         Raises:
             ConnectionFailedError: no broker answers at the start.
+            ConfigurationError: Redis refuses us, be it later.
         """
         # A connection of its own for each pair: MQTT has one will a connection.
         try:
             async with asyncio.TaskGroup() as group:
                 for pair in self._coins:
                     group.create_task(self._follow(pair, stop))
-        except* ConnectionFailedError as errors:
+        except* KbertError as errors:
             raise errors.exceptions[0] from errors
 
     async def _follow(self, pair: str, stop: asyncio.Event) -> None:
@@ -84,10 +86,15 @@ class HummingbotPublisher:
                     if not known:
                         log.info("hummingbot.ready", topic=self.topic(pair))
                     known = True
-                    while not stop.is_set():
-                        await client.publish(self.topic(pair), await self._message(pair), _AT_LEAST_ONCE)
-                        await _stopped_within(stop, self._settings.interval)
-                    await client.publish(self.topic(pair), self._payload(NEUTRAL), _AT_LEAST_ONCE)
+                    try:
+                        while not stop.is_set():
+                            await client.publish(self.topic(pair), await self._message(pair), _AT_LEAST_ONCE)
+                            await _stopped_within(stop, self._settings.interval)
+                    finally:
+                        # Leaving says goodbye to the broker, which then sends no will; a lost one sends it.
+                        with contextlib.suppress(aiomqtt.MqttError):
+                            neutral = self._payload(NEUTRAL)
+                            await asyncio.shield(client.publish(self.topic(pair), neutral, _AT_LEAST_ONCE))
             except aiomqtt.MqttError as error:
                 if not known:
                     raise ConnectionFailedError(
@@ -117,7 +124,9 @@ class HummingbotPublisher:
     async def _message(self, pair: str) -> bytes:
         try:
             coin = await self._aggregates.get(self._coins[pair])
-        except ConnectionFailedError as error:
+        except ConfigurationError:
+            raise  # no waiting mends it
+        except KbertError as error:
             log.warning("hummingbot.neutral", pair=pair, reason=str(error))
             return self._payload(NEUTRAL)
         return self._payload(probabilities(coin.windows[self._settings.window], self._settings.least))

@@ -60,15 +60,15 @@ def nautilus_data(signals: Iterable[CryptoSignal], received: int | None = None) 
     """Signals as Nautilus data, one for each coin that a signal names, in the order of ``ts_init``.
 
     Args:
-        signals: repeats of an id are left out.
+        signals: repeats, by source and id, are left out.
         received: ``ts_init`` in nanoseconds; by default each signal's own ``processed_at``.
     """
     made = []
-    seen = set()
+    seen: set[tuple[str, str]] = set()
     for signal in signals:
-        if signal.id in seen:
+        if (signal.source, signal.id) in seen:
             continue
-        seen.add(signal.id)
+        seen.add((signal.source, signal.id))
         for coin in dict.fromkeys(signal.coins):
             data = CryptoSignalData(
                 ts_event=_nanoseconds(signal.published_at),

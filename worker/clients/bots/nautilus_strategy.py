@@ -7,6 +7,7 @@ from nautilus_trader.core.data import Data
 from nautilus_trader.model.data import Bar, BarType
 from nautilus_trader.model.enums import OrderSide
 from nautilus_trader.model.identifiers import ClientId, InstrumentId
+from nautilus_trader.model.orders import Order
 from nautilus_trader.trading.strategy import Strategy
 
 from worker.clients.bots.nautilus import CLIENT, CryptoSignalData, data_type
@@ -38,16 +39,22 @@ class IndexCrossConfig(StrategyConfig, frozen=True):  # type: ignore[call-arg]
 
 
 class IndexCross(Strategy):
-    """Buys at the market when the index crosses ``enter`` upwards, sells all below ``leave``."""
+    """Buys at the market when the index crosses ``enter`` upwards, sells all below ``leave``.
+
+    Whether it is long is what the portfolio says, so the instrument is traded by nothing else.
+    """
 
     def __init__(self, config: IndexCrossConfig) -> None:
         super().__init__(config)
         self._index = RollingIndex(config.window, config.least)
-        self._long = False
+        self._last: Order | None = None
         self._priced = False
+        self._informed_from = 0
+        """From here on no index means silence; before, that the strategy has just been started."""
 
     def on_start(self) -> None:
         """Subscribe."""
+        self._informed_from = self.clock.timestamp_ns() + self.config.window * 1_000_000_000
         self.subscribe_bars(self.config.bar_type)
         self.subscribe_data(data_type(self.config.coin), client_id=ClientId(CLIENT))
 
@@ -63,21 +70,22 @@ class IndexCross(Strategy):
         self._decide(bar.ts_init)
 
     def _decide(self, now: int) -> None:
-        if not self._priced:
+        if not self._priced or (self._last is not None and not self._last.is_closed):
             return
         index = self._index.at(now / 1e9)
-        if not self._long and index is not None and index > self.config.enter:
-            self._order(OrderSide.BUY)
-        elif self._long and (index is None or index < self.config.leave):
-            self._order(OrderSide.SELL)
+        if index is not None:
+            self._informed_from = min(self._informed_from, now)
+        held = self.portfolio.net_position(self.config.instrument_id)
+        if held <= 0 and index is not None and index > self.config.enter:
+            self._order(OrderSide.BUY, self.config.trade_size)
+        elif held > 0 and (now >= self._informed_from if index is None else index < self.config.leave):
+            self._order(OrderSide.SELL, held)
 
-    def _order(self, side: OrderSide) -> None:
-        self._long = side == OrderSide.BUY
+    def _order(self, side: OrderSide, size: Decimal) -> None:
         instrument = self.cache.instrument(self.config.instrument_id)
-        self.submit_order(
-            self.order_factory.market(
-                instrument_id=self.config.instrument_id,
-                order_side=side,
-                quantity=instrument.make_qty(self.config.trade_size),
-            )
+        self._last = self.order_factory.market(
+            instrument_id=self.config.instrument_id,
+            order_side=side,
+            quantity=instrument.make_qty(size),
         )
+        self.submit_order(self._last)

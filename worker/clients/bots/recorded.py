@@ -26,7 +26,7 @@ _NOTHING: Final[_Row] = (0,) * NEWEST
 
 
 class RecordedSignals:
-    """The signals of one coin, in any order; repeats of an id count once, as the first was.
+    """The signals of one coin, in any order; repeats (by source and id) count once, as the first was.
 
     Args:
         signals: recorded ones; those of other coins are left out.
@@ -38,12 +38,13 @@ class RecordedSignals:
         self, signals: Iterable[CryptoSignal], symbol: str, relevant_from: float = _RELEVANT_FROM
     ) -> None:
         self._events: list[tuple[float, int, _Row]] = []
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
         for signal in sorted(signals, key=lambda one: one.processed_at):
             part = contribution(signal, relevant_from)
-            if symbol not in part.symbols or part.newest < 0 or signal.id in seen:
+            identity = signal.source, signal.id
+            if symbol not in part.symbols or part.newest < 0 or identity in seen:
                 continue
-            seen.add(signal.id)
+            seen.add(identity)
             row = [0] * NEWEST
             for column in part.columns:
                 row[column] = 1

@@ -15,7 +15,8 @@ log = structlog.get_logger(__name__)
 
 _COMMIT_SECONDS: Final = 1.0
 
-_Waiting = tuple[CryptoSignal, Mapping[TopicPartition, int]]
+_Waiting = tuple[CryptoSignal | None, Mapping[TopicPartition, int]]
+"""A signal, or none where only others passed by, and the places up to there."""
 
 
 async def relay(
@@ -28,9 +29,10 @@ async def relay(
 ) -> None:
     """Hand every signal to ``deliver``, in order, until ``stop`` is set or ``deliver`` raises.
 
-    A place is committed only after everything before it was delivered. When ``queue`` signals
-    wait, the topic is not read on. What is not delivered within ``drain_timeout`` seconds after
-    ``stop`` comes again to the next reader of the group.
+    A place is committed only after everything before it was delivered, and within a second or two
+    also where the stream's filters let nothing through. When ``queue`` signals wait, the topic is
+    not read on. What is not delivered within ``drain_timeout`` seconds after ``stop`` comes again
+    to the next reader of the group.
 
     Args:
         stream: open, of a group, with ``auto_commit=False``.
@@ -41,21 +43,18 @@ async def relay(
     """
     waiting: asyncio.Queue[_Waiting] = asyncio.Queue(queue)
 
-    async def read() -> None:
-        async for signal in stream:
-            await waiting.put((signal, await stream.places()))
-
     async def send() -> None:
         committed = 0.0
         while True:
             signal, places = await waiting.get()
-            await deliver(signal)
+            if signal is not None:
+                await deliver(signal)
             if waiting.empty() or time.monotonic() - committed >= _COMMIT_SECONDS:
                 await stream.commit(places)
                 committed = time.monotonic()
             waiting.task_done()
 
-    reading, sending = asyncio.create_task(read()), asyncio.create_task(send())
+    reading, sending = asyncio.create_task(_read(stream, waiting)), asyncio.create_task(send())
     stopping = asyncio.create_task(stop.wait())
     draining: asyncio.Task[None] | None = None
     try:
@@ -74,3 +73,28 @@ async def relay(
     for task in (reading, sending):
         if not task.cancelled():
             task.result()
+
+
+async def _read(stream: SignalStream, waiting: asyncio.Queue[_Waiting]) -> None:
+    """Queue every signal with the places behind it, and now and then the places alone."""
+    known: Mapping[TopicPartition, int] = {}
+    signals = aiter(stream)
+    coming = asyncio.ensure_future(anext(signals, None))
+    try:
+        while True:
+            await asyncio.wait((coming,), timeout=_COMMIT_SECONDS)
+            if coming.done():
+                signal, places = coming.result(), await stream.places()
+                if signal is None:
+                    return
+                await waiting.put((signal, places))
+                coming = asyncio.ensure_future(anext(signals, None))
+            else:
+                places = await stream.places()
+                if coming.done() or places == known:  # one that came just now may lie before these places
+                    continue
+                await waiting.put((None, places))
+            known = places
+    finally:
+        coming.cancel()
+        await asyncio.wait((coming,))

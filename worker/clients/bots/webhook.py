@@ -164,7 +164,7 @@ class Webhook:
                 answer = await self._client.post(self._url, content=body, headers=headers)
         except TimeoutError:
             return f"no answer within {self._settings.timeout:g} s", True, 0.0
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return f"{type(error).__name__}: {error}", True, 0.0
         if answer.is_success:
             return "", False, 0.0

@@ -6,6 +6,15 @@ import { ACTIONS, SENTIMENTS, word } from "./words.js";
 
 const KEPT = 80;
 
+/** An id is one message of its source; two rooms may have the same. */
+const identity = (signal) => `${signal.source}\n${signal.id}`;
+
+/** The newest of several lists, each signal once. */
+function newest(...lists) {
+  const signals = new Map(lists.flat().map((signal) => [identity(signal), signal]));
+  return [...signals.values()].sort((a, b) => Date.parse(b.processed_at) - Date.parse(a.processed_at)).slice(0, KEPT);
+}
+
 export class Feed {
   constructor(node, { onFilter }) {
     this.node = node;
@@ -68,10 +77,14 @@ export class Feed {
     };
   }
 
-  /** What came before, newest first. */
+  /** What came before, and what was missed while there was no connection. */
   start(signals) {
-    const known = new Set(this.signals.map((signal) => signal.id));
-    this.signals = [...this.signals, ...signals.filter((signal) => !known.has(signal.id))].slice(0, KEPT);
+    if (this.paused && this.signals.length) {
+      const shown = new Set(this.signals.map(identity));
+      this.held = newest(this.held, signals.filter((signal) => !shown.has(identity(signal))));
+    } else {
+      this.signals = newest(this.signals, signals);
+    }
     this.render();
   }
 
@@ -82,7 +95,7 @@ export class Feed {
       this.showPause();
       return;
     }
-    if (this.signals.some((known) => known.id === signal.id)) return;
+    if (this.signals.some((known) => identity(known) === identity(signal))) return;
     this.signals.unshift(signal);
     this.signals.length = Math.min(this.signals.length, KEPT);
     if (!this.drawing) { // a burst is drawn once a frame
@@ -94,7 +107,7 @@ export class Feed {
   pause(paused) {
     this.paused = paused;
     if (!paused) {
-      this.signals = [...this.held, ...this.signals].slice(0, KEPT);
+      this.signals = newest(this.held, this.signals);
       this.held = [];
     }
     this.render();
@@ -109,7 +122,7 @@ export class Feed {
     this.showPause();
     const nodes = new Map([...this.list.children].map((node) => [node.dataset.key, node]));
     fill(this.list, this.signals.map((signal) => {
-      const key = `${document.documentElement.lang} ${signal.id}`;
+      const key = `${document.documentElement.lang} ${identity(signal)}`;
       const node = nodes.get(key) ?? message(signal);
       node.dataset.key = key;
       return node;
