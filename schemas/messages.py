@@ -22,7 +22,7 @@ class RawMessage(BaseModel):
     id: Identifier | None = Field(
         default=None,
         coerce_numbers_to_str=True,
-        description="Identity of the message, kept on its signal. "
+        description="Identity of the message, kept on its signal: unique within its source. "
         "Where absent: `topic:partition:offset` of the record.",
     )
     source: str = Field(

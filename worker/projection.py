@@ -6,17 +6,19 @@ signals, but what decides is the fence in Redis: whatever is read again changes 
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
 import structlog
 
 from worker.aggregates.project import DataLostError
-from worker.aggregates.store import RedisStore
+from worker.aggregates.store import RedisStore, RefusedForNowError
 from worker.errors import ConnectionFailedError, KbertError
 from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings, PipelineName
 from worker.source.follower import Partition, SignalFollower, SignalRecord
 from worker.telemetry import metrics
+from worker.telemetry.health import HEALTH
 from worker.telemetry.seldom import Seldom
 from worker.watchdog import Look, watch
 
@@ -24,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 _COMMIT_SECONDS = 1.0
 _STOP_SECONDS = 5.0
+_CHECK_SECONDS = 1.0
 
 
 class Outcome(Protocol):
@@ -49,12 +52,17 @@ class Outcome(Protocol):
         """Partition, offset and reason of what is no signal."""
         ...
 
+    @property
+    def stands(self) -> Mapping[Partition, int]:
+        """Offset of each partition to commit: what is read again below it is no news."""
+        ...
+
 
 class Projector(Protocol):
     """Applies signals to Redis, each once: `Aggregator`, `NarrativeProjector`."""
 
     async def check(self) -> None:
-        """Raise where Redis does not answer or refuses."""
+        """Raise where Redis does not answer or refuses, RefusedForNowError where that passes."""
         ...
 
     async def assign(
@@ -120,13 +128,14 @@ class Projection:
         )
 
     async def __aenter__(self) -> Self:
-        """Connect to both.
+        """Connect to both; waits while Redis is full, a replica or the like.
 
         Raises:
             ConnectionFailedError: Kafka or Redis does not answer.
+            ConfigurationError: one of them refuses us.
         """
         try:
-            await self._projector.check()
+            await self._check()
             await self._follower.start()
         except BaseException:
             await self._store.aclose()
@@ -143,6 +152,22 @@ class Projection:
             await self._follower.stop()
         finally:
             await self._store.aclose()
+
+    async def _check(self) -> None:
+        has_answered = False
+        with HEALTH.part(self._name) as report:
+            while True:
+                try:
+                    return await self._projector.check()
+                except ConnectionFailedError as error:
+                    # A batch would wait as well; raised, it would take the services beside this one along.
+                    # Where nothing has ever answered, the address may be wrong.
+                    has_answered = has_answered or isinstance(error, RefusedForNowError)
+                    if not has_answered:
+                        raise
+                    report(str(error))
+                    self._seldom.warning(f"{self._name}.redis_refuses", reason=str(error))
+                await asyncio.sleep(_CHECK_SECONDS)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply signals until ``stop`` is set."""
@@ -200,13 +225,17 @@ class Projection:
         metrics.PROJECTION_REPEATS.labels(self._name).inc(applied.repeats)
         metrics.PROJECTION_FENCE_SKIPS.labels(self._name).inc(applied.fence_skips)
         metrics.PROJECTION_REJECTED.labels(self._name).inc(len(applied.rejected))
-        for partition, records in polled.items():
-            self._follower.applied(partition, records[-1].offset + 1)
+        for partition, stands in applied.stands.items():
+            self._follower.applied(partition, stands)
 
     async def _look(self, timeout: float) -> Look:
         lag = await self._follower.lag(timeout)
         problem, excused = None, False
-        if lag is None:
+        # A batch waits for Redis as long as it takes, and a new process would wait as well.
+        if (waiting := self._store.waiting) is not None:
+            seconds = monotonic() - waiting.since
+            problem, excused = f"Redis has taken nothing for {seconds:.0f} s ({waiting.reason})", True
+        elif lag is None:
             problem = "Kafka does not answer"
         elif not self._follower.joined:
             problem = "the consumer group has not assigned partitions yet"
@@ -214,8 +243,9 @@ class Projection:
             try:
                 async with asyncio.timeout(timeout):
                     await self._store.check(self._prefix)
+            except RefusedForNowError:
+                problem, excused = "Redis refuses for now", True
             except (ConnectionFailedError, TimeoutError):
-                # A batch waits for Redis as long as it takes, and a new process would wait as well.
                 problem, excused = "Redis does not answer", True
         return Look(
             moved=self._records,

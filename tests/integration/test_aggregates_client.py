@@ -77,6 +77,21 @@ async def test_now_is_the_default(redis_url: str, redis_prefix: str) -> None:
         assert (await aggregates.all("5m"))["BTC"].messages == 1
 
 
+async def test_a_series_of_a_range_between_two_steps_is_empty(redis_url: str, redis_prefix: str) -> None:
+    """Redis was asked for no key at all, and refused."""
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+    async with Aggregates(redis_url, prefix=redis_prefix) as aggregates:
+        for since, until, step in ((10, 50, None), (10, 50, 60), (60, 3_000, 3_600)):
+            series = await aggregates.series(
+                "BTC",
+                ["messages"],
+                since=hour + timedelta(seconds=since),
+                until=hour + timedelta(seconds=until),
+                step=step,
+            )
+            assert (series.times, series.values) == ([], {"messages": []})
+
+
 async def test_windows_of_a_moment_up_to_an_hour_ago(redis_url: str, redis_prefix: str) -> None:
     now = datetime.now(UTC)
     then = now - timedelta(minutes=59)

@@ -157,6 +157,23 @@ async def test_a_repeated_id_counts_once(redis_url: str, redis_prefix: str) -> N
     await check(redis_url, redis_prefix, log)
 
 
+async def test_one_id_in_two_rooms_is_two_messages(redis_url: str, redis_prefix: str) -> None:
+    """Message ids of chats count up in each room; the second room's were dropped as repeats."""
+    log = make_log(100, partitions=1)
+    (partition,) = log
+    rooms = [signal | {"source": room} for signal in log[partition] for room in ("a", "b")]
+    records = list(enumerate(rooms))
+    async with RedisStore(redis_url) as store:
+        assert (await aggregator(store, redis_prefix).apply({partition: records[:150]})).repeats == 0
+        restarted = aggregator(store, redis_prefix)
+        start = (await restarted.assign({partition: 150}, margin=60))[partition]
+        assert (await restarted.apply({partition: records[start:]})).repeats == 0
+        # What was read again since the restart tells the pairs, not the ids.
+        again = [(200 + n, one) for n, one in enumerate(rooms[start:])]
+        assert (await restarted.apply({partition: again})).repeats == len(again)
+    await check(redis_url, redis_prefix, {partition: rooms})
+
+
 async def test_what_is_no_signal_stops_nobody(redis_url: str, redis_prefix: str) -> None:
     log = make_log(50, partitions=1)
     (partition,) = log
@@ -356,6 +373,68 @@ async def test_a_repeat_across_a_loss_counts_once(server: EmbeddedRedis) -> None
     await check(server.url, "kbert:", {partition: records[:55] + records[56:]})
 
 
+@pytest.mark.parametrize("distance", [6, 50])
+async def test_a_repeat_right_after_a_restart_counts_once(
+    redis_url: str, redis_prefix: str, distance: int
+) -> None:
+    """The ids of the margin alone were known, a tenth of those that a running process remembers."""
+    log = make_log(101, partitions=1)
+    (partition,) = log
+    records = log[partition]
+    at = NOW - timedelta(minutes=5)
+    records[100] = records[100 - distance] = make_signal(1_000, at, at, random.Random(7))
+    async with RedisStore(redis_url) as store:
+        await consume(aggregator(store, redis_prefix), {partition: records[:100]})
+        restarted = aggregator(store, redis_prefix, id_window=50)
+        start = await restarted.assign({partition: 100}, margin=5)
+        await consume(restarted, log, start=start)
+    await check(redis_url, redis_prefix, {partition: records[:100]})
+
+
+@pytest.mark.parametrize("failover", [False, True])
+@pytest.mark.parametrize(("first", "repeat"), [(0, 46), (46, 96)])
+async def test_a_repeat_that_was_dropped_does_not_count_when_it_is_read_again(
+    server: EmbeddedRedis, first: int, repeat: int, failover: bool
+) -> None:
+    """It lies above the fence of its coin, which nobody has named since."""
+    log = make_log(120, partitions=1)
+    (partition,) = log
+    records = log[partition]
+    for signal in records:
+        signal |= {"coins": ["BTC"], "relevance": 0.0}
+    at = NOW - timedelta(minutes=5)
+    old = make_signal(first, at, at, random.Random(7)) | {"coins": ["OLD"], "relevance": 0.0}
+    records[first] = records[repeat] = old
+    async with RedisStore(server.url) as store:
+        projector = aggregator(store, id_window=50)
+        await projector.assign({partition: 0}, margin=5)
+        await consume(projector, {partition: records[:100]})
+        if failover:
+            snapshot = await contents(server.url, "kbert:")
+            await consume(projector, {partition: records[:110]}, start={partition: 100})
+            await roll_back(server.url, snapshot)
+            assert await consume(projector, log, start={partition: 110}) == 1
+        else:
+            projector = aggregator(store, id_window=50)
+            await consume(projector, log, start=await projector.assign({partition: 100}, margin=5))
+    await check(server.url, "kbert:", {partition: records[:repeat] + records[repeat + 1 :]})
+
+
+async def test_what_is_read_again_for_its_ids_is_no_news(redis_url: str, redis_prefix: str) -> None:
+    log = make_log(100, partitions=1)
+    (partition,) = log
+    records = [*log[partition][:70], {"id": "x"}, *log[partition][70:99]]
+    records[75] = records[60]
+    async with RedisStore(redis_url) as store:
+        await aggregator(store, redis_prefix).apply({partition: list(enumerate(records))})
+        restarted = aggregator(store, redis_prefix, id_window=50)
+        assert await restarted.assign({partition: 100}, margin=5) == {partition: 45}
+        again = await restarted.apply({partition: list(enumerate(records))[45:90]})
+    assert (again.records, again.fence_skips, again.repeats, again.rejected) == (45, 45, 0, [])
+    assert again.symbols == []
+    assert again.stands == {partition: 100}, "what was committed stays committed"
+
+
 async def test_last_writes_lost_in_a_failover_are_applied_again(server: EmbeddedRedis) -> None:
     log = make_log(400)
     async with RedisStore(server.url) as store:
@@ -375,21 +454,21 @@ async def test_last_writes_lost_while_the_process_restarts_are_applied_again(ser
         snapshot = await contents(server.url, "kbert:")
         await consume(aggregator(store), {p: rows[:150] for p, rows in log.items()})
         await roll_back(server.url, snapshot)
-        restarted = aggregator(store)
-        start = await restarted.assign(dict.fromkeys(log, 150), margin=20)
+        restarted = aggregator(store, id_window=5)
+        start = await restarted.assign(dict.fromkeys(log, 150), margin=15)
         assert all(60 <= offset <= 80 for offset in start.values()), start
         await consume(restarted, log, start=start)
     await check(server.url, "kbert:", log)
 
 
-async def test_assignment_starts_a_margin_before_what_is_committed(server: EmbeddedRedis) -> None:
+async def test_assignment_starts_margin_and_ids_before_what_is_committed(server: EmbeddedRedis) -> None:
     log = make_log(400)
     first, second = log
     async with RedisStore(server.url) as store:
         projector = aggregator(store)
         assert await projector.assign({first: 120, second: None}, margin=50) == {first: 0, second: 0}
         await consume(projector, log)
-        assert (await aggregator(store).assign({first: 120}, margin=50)) == {first: 70}
+        assert (await aggregator(store, id_window=20).assign({first: 120}, margin=50)) == {first: 50}
 
 
 async def test_a_topic_that_was_made_anew_is_refused(redis_url: str, redis_prefix: str) -> None:

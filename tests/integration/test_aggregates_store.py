@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from tests.proxies import LosingProxy
 from tests.waiting import eventually
 from worker.aggregates.project import Aggregator
 from worker.aggregates.store import RedisStore
@@ -53,7 +54,7 @@ async def test_a_wrong_password_is_told_without_the_password() -> None:
             assert "wr0ng" not in f"{error} {error!r} {error.__cause__!r}"
 
 
-@pytest.mark.parametrize("command", ["pfadd", "evalsha", "setrange", "hset"])
+@pytest.mark.parametrize("command", ["pfadd", "evalsha", "script|load", "setrange", "hset"])
 async def test_an_acl_that_lacks_a_command_is_told_before_the_first_batch(
     server: EmbeddedRedis, command: str
 ) -> None:
@@ -84,10 +85,40 @@ async def test_a_full_memory_is_waited_for(server: EmbeddedRedis) -> None:
         await client.config_set("maxmemory-policy", "noeviction")
         await client.config_set("maxmemory", 1)
         work = asyncio.ensure_future(store.run([("SET", "key", "value")]))
-        await asyncio.wait({work}, timeout=0.1)
+        waiting = await eventually(lambda: store.waiting)
+        assert waiting is not None
+        assert "memory" in waiting.reason
         assert not work.done()
         await client.config_set("maxmemory", 0)
         assert await asyncio.wait_for(work, 20) == [b"OK"] or work.result() == [True]
+        assert store.waiting is None
+
+
+async def test_a_primary_that_became_a_replica_is_left_for_the_new_one(server: EmbeddedRedis) -> None:
+    """A name that moves to the new primary is asked only by a new connection."""
+    async with (
+        EmbeddedRedis() as new,
+        LosingProxy(server.port) as name,
+        RedisStore(f"redis://127.0.0.1:{name.port}/0") as store,
+        Redis.from_url(server.url) as old,
+    ):
+        assert len(await store.run([("SET", "key", "old")])) == 1
+        await old.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
+        name.lead_to(new.port)
+        await asyncio.wait_for(store.run([("SET", "key", "new")]), 20)
+        async with Redis.from_url(new.url) as client:
+            assert await client.get("key") == b"new"
+
+
+async def test_a_cancelled_wait_is_none(server: EmbeddedRedis) -> None:
+    async with RedisStore(server.url) as store, Redis.from_url(server.url) as client:
+        await client.config_set("maxmemory", 1)
+        work = asyncio.ensure_future(store.run([("SET", "key", "value")]))
+        await eventually(lambda: store.waiting)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert store.waiting is None
 
 
 async def test_a_cancelled_call_leaves_its_connection_clean(server: EmbeddedRedis) -> None:

@@ -61,7 +61,9 @@ def test_classify_keeps_order_and_ids_and_gives_every_line_an_answer() -> None:
     done = _kbert("classify", stdin="\n".join(lines) + "\n")
     assert done.returncode == 0
     answers = _objects(done.stdout)
-    assert [answer["id"] for answer in answers] == ["a", "7", "line-3", "line-4", "line-5", "long"]
+    assert answers[2]["id"].startswith("line-3-")
+    given = [answer["id"] for answer in answers if answer is not answers[2]]
+    assert given == ["a", "7", "line-4", "line-5", "long"]
     assert answers[0]["coins"] == ["ETH"]
     assert answers[1]["kind"] == "news"
     assert answers[1]["published_at"] == "2026-01-05T00:30:00Z"

@@ -115,6 +115,15 @@ async def test_every_format_gives_back_what_was_produced(settings: Settings, tmp
     assert normal(from_csv(tmp_path / "s.csv")) == normal(as_csv)
 
 
+async def test_one_id_in_two_rooms_is_two_signals(settings: Settings) -> None:
+    await send(settings, *(full_signal(n, START, source=room) for n in range(9) for room in ("a", "b", "b")))
+    done = await export(settings, "signals", "-o", "-")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    pairs = {(one["source"], one["id"]) for one in found}
+    assert (len(found), len(pairs)) == (18, 18)
+    assert "9 repeats" in done.stderr
+
+
 async def test_ends_of_the_range_are_exact(settings: Settings) -> None:
     produced = signals(30)
     for n, one in enumerate(produced):  # published as numbered, processed the other way round
@@ -176,6 +185,17 @@ async def test_signals_of_traffic_news(settings: Settings, topics: Topics, tmp_p
     await export(settings, "signals", "--pipeline", "traffic", "-o", str(tmp_path / "t.parquet"))
     rows = parquet.read_table(tmp_path / "t.parquet").to_pylist()
     assert {(row["id"], row["label"]) for row in rows} == {(one["id"], one["label"]) for one in produced}
+
+
+async def test_one_id_of_two_newswires_is_two_articles(settings: Settings, topics: Topics) -> None:
+    topic = await topics.make("traffic")
+    settings = settings.model_copy(update={"traffic": settings.traffic.model_copy(update={"signals": topic})})
+    rows = [traffic_signal(n, "2026-03-01T00:00:00Z", source=wire) for n in range(9) for wire in "abb"]
+    await produce(settings.kafka.bootstrap_servers, topic, [json.dumps(row).encode() for row in rows])
+    done = await export(settings, "signals", "--pipeline", "traffic", "-o", "-")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len({(one["source"], one["id"]) for one in found}) == len(found) == 18
+    assert "9 repeats" in done.stderr
 
 
 async def test_aggregates_are_the_series_of_the_buckets(settings: Settings, tmp_path: Path) -> None:

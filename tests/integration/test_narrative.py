@@ -22,7 +22,7 @@ from worker.coins import CoinTagger, load_catalogue
 from worker.inference.thread import EngineThread
 from worker.inference.turns import EngineInTurn, Turns
 from worker.narration import Narration
-from worker.narrative.build import build_from_articles
+from worker.narrative.build import build_from_articles, build_from_signals
 from worker.narrative.index import monthly_index
 from worker.narrative.keys import NarrativeKeys
 from worker.narrative.project import NarrativeProjector
@@ -65,10 +65,40 @@ async def test_replay_and_overlap_change_nothing(store: RedisStore, redis_prefix
     await projector.apply({PLACE: signals[60:]})
     await projector.apply({PLACE: signals})
     assert await read_sums(store, redis_prefix) == _expected(signals)
-    other = NarrativeProjector(store, prefix=redis_prefix)
+    other = NarrativeProjector(store, prefix=redis_prefix, id_window=30)
     assert await other.assign({PLACE: 200}, margin=50) == {PLACE: 150}
     await other.apply({PLACE: signals[150:]})
     assert await read_sums(store, redis_prefix) == _expected(signals)
+
+
+async def test_a_repeat_right_after_a_restart_counts_once(store: RedisStore, redis_prefix: str) -> None:
+    """The ids of the margin alone were known, a tenth of those that a running process remembers."""
+    signals = [*_signals(80), (80, {"id": "x"}), *_signals(19, 81)]
+    await NarrativeProjector(store, prefix=redis_prefix).apply({PLACE: signals})
+    restarted = NarrativeProjector(store, prefix=redis_prefix, id_window=50)
+    assert await restarted.assign({PLACE: 100}, margin=5) == {PLACE: 50}
+    again = await restarted.apply({PLACE: signals[50:90]})
+    assert (again.records, again.fence_skips, again.rejected) == (40, 40, [])
+    assert again.stands == {PLACE: 100}, "what was committed stays committed"
+    await restarted.apply({PLACE: signals[90:]})
+    applied = await restarted.apply({PLACE: [(100, signals[50][1]), (101, signals[94][1])]})
+    assert (applied.repeats, applied.stands) == (2, {PLACE: 102})
+    assert await read_sums(store, redis_prefix) == _expected([*signals[:80], *signals[81:]])
+
+
+async def test_one_id_of_two_newswires_is_two_articles(
+    store: RedisStore, redis_prefix: str, tmp_path: Path
+) -> None:
+    """The second newswire's article was dropped as a repeat of the first one's."""
+    wires = [one | {"source": wire} for _, one in _signals(50) for wire in ("a", "b", "b")]
+    projector = NarrativeProjector(store, prefix=redis_prefix)
+    applied = await projector.apply({PLACE: list(enumerate(wires))})
+    assert (applied.records, applied.repeats) == (150, 50)
+    streamed = await read_sums(store, redis_prefix)
+    assert sum(one.articles for sources in streamed.values() for one in sources.values()) == 100
+    file = tmp_path / "signals.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in wires))
+    assert build_from_signals([file]).accumulator.sums() == streamed
 
 
 async def test_a_repeated_id_counts_once(store: RedisStore, redis_prefix: str) -> None:
@@ -108,10 +138,13 @@ async def test_lost_writes_are_noticed_and_read_again(store: RedisStore, redis_p
 async def test_what_is_no_signal_is_named_and_passed_by(store: RedisStore, redis_prefix: str) -> None:
     projector = NarrativeProjector(store, prefix=redis_prefix)
     good = _signals(3)
-    applied = await projector.apply({PLACE: [*good, (3, {}), (4, {**good[0][1], "label": 5})]})
+    changes: list[dict[str, Any]] = [{"label": 5}, {"published_at": "9999-12-31T20:00:00Z"}]
+    bad = [{}, *(good[0][1] | change for change in changes)]
+    applied = await projector.apply({PLACE: [*good, *enumerate(bad, 3)]})
     assert [(offset, reason.split(":")[0]) for _, offset, reason in applied.rejected] == [
         (3, "id"),
         (4, "label"),
+        (5, "published_at"),
     ]
     assert await read_sums(store, redis_prefix) == _expected(good)
 

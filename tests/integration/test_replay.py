@@ -32,7 +32,9 @@ from tests.waiting import eventually
 from worker.aggregation import Aggregation
 from worker.cli import app
 from worker.clients import Aggregates
+from worker.history.messages import BadLine
 from worker.history.pace import Pace
+from worker.history.replay import Replay
 from worker.settings import AggregateSettings, RedisSettings, Settings
 
 
@@ -130,7 +132,7 @@ async def test_replayed_twice_counts_once(settings: Settings, tmp_path: Path) ->
     now = datetime.now(UTC)
     rows = messages(120, now - timedelta(minutes=30))
     for row in rows[:20]:
-        del row["id"]  # known again by its place in the file
+        del row["id"]  # known again by its line
     path = write(tmp_path / "m.jsonl", rows)
     url, prefix = settings.redis.url.get_secret_value(), settings.redis.prefix
     stop = asyncio.Event()
@@ -204,7 +206,9 @@ async def test_bad_lines_are_named_and_the_rest_is_sent(settings: Settings, tmp_
     assert "left out m.jsonl:4:" in done.stderr
     assert "2 messages sent" in done.stderr
     assert "2 left out" in done.stderr
-    assert [one["id"] for one in await sent(settings)] == ["m.jsonl:5", "m000"]
+    without, given = [one["id"] for one in await sent(settings)]
+    assert without.startswith("line-5-")
+    assert given == "m000"
 
 
 async def test_now_moves_the_last_to_the_present_and_keeps_the_gaps(
@@ -238,6 +242,29 @@ async def test_an_interrupt_says_what_was_sent(settings: Settings, tmp_path: Pat
     assert said.decode().startswith("1 messages sent to ")
     assert "not the whole file" in said.decode()
     assert "Traceback" not in said.decode()
+
+
+@pytest.mark.parametrize("line", ["{", "", "x" * 2_000])
+async def test_an_interrupt_ends_a_large_file_without_messages(
+    settings: Settings, tmp_path: Path, line: str
+) -> None:
+    """Nothing waited while lines were refused, so that Ctrl-C was heard when the file ended."""
+    source = settings.source.model_copy(update={"max_payload_bytes": 100})
+    path = tmp_path / "m.jsonl"
+    path.write_text(f"{line}\n" * 5_000)
+    stop, told = asyncio.Event(), 0
+
+    def tell(_: BadLine) -> None:
+        nonlocal told
+        told += 1
+
+    sending = Replay(
+        settings.model_copy(update={"source": source}), path, Pace(), shift=timedelta(), tell=tell
+    )
+    asyncio.get_running_loop().call_later(0, stop.set)
+    await sending.run(stop)
+    assert told < 5_000
+    assert not sending.done.complete
 
 
 def test_pace() -> None:

@@ -81,6 +81,17 @@ def test_a_time_without_zone_is_utc_and_other_zones_are_converted() -> None:
         assert contribution(signal(published_at=text), 0.4).minute == MINUTE
 
 
+def test_ids_are_unique_within_their_source_only() -> None:
+    """Rooms number their messages alike: two first messages were taken for a repeat."""
+    here, there = (contribution(signal(id="500", source=room), 0.4) for room in ("a", "b"))
+    assert here.id_hash != there.id_hash
+    assert here.id_hash == contribution(signal(id="500", source="a", toxicity=1), 0.4).id_hash
+    bare = signal(id="500")
+    del bare["source"]
+    assert contribution(bare, 0.4).id_hash == contribution(dict(bare), 0.4).id_hash
+    assert contribution(bare, 0.4).id_hash != contribution(bare | {"id": "501"}, 0.4).id_hash
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -95,6 +106,8 @@ def test_a_time_without_zone_is_utc_and_other_zones_are_converted() -> None:
         {"published_at": 12},
         {"processed_at": None},
         {"id": 7},
+        {"source": 7},
+        {"source": ["a"]},
         {"coins": "BTC"},
         {"coins": ["BTC}"]},
         {"coins": ["A B"]},

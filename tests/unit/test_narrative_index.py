@@ -34,6 +34,37 @@ def test_what_is_no_signal_is_rejected_with_the_field() -> None:
         contribution(signal(1, "2015-01-01T00:00:00Z", label=2))
 
 
+@pytest.mark.parametrize(
+    "time",
+    [
+        "0001-01-01T00:00:00Z",  # zero in Go
+        "1970-01-01T00:00:00Z",
+        "1979-12-31T23:59:59Z",
+        "2101-01-01T00:00:00Z",
+        "9999-12-31T20:00:00Z",  # the year 10000 in Seoul
+    ],
+)
+def test_a_date_without_sense_is_rejected(time: str) -> None:
+    """One such article put 12,300 empty months into the index, or stopped the service at every start."""
+    with pytest.raises(RejectedSignalError, match="published_at: not within the years 1980 to 2100"):
+        contribution(signal(1, time))
+
+
+@pytest.mark.parametrize(
+    ("time", "month"), [("1980-01-01T00:00:00Z", "1980-01"), ("2100-12-31T20:00:00Z", "2101-01")]
+)
+def test_the_first_and_the_last_date_with_sense_count(time: str, month: str) -> None:
+    assert contribution(signal(1, time)).month == month
+
+
+def test_ids_are_unique_within_their_source_only() -> None:
+    """Newswires number their articles alike: two first articles were taken for a repeat."""
+    here, there = (contribution(signal(500, "2020-01-10T00:00:00Z", source=wire)) for wire in ("a", "b"))
+    assert here.id_hash != there.id_hash
+    again = contribution(signal(500, "2020-02-10T00:00:00Z", 1, source="a"))
+    assert here.id_hash == again.id_hash
+
+
 def test_an_id_counts_once_and_the_order_plays_no_role() -> None:
     signals = [
         signal(n, f"2020-0{1 + n % 3}-10T00:00:00Z", n % 2, (n % 10) / 9.7, source=f"s{n % 4}")

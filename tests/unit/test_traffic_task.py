@@ -62,7 +62,7 @@ def test_classify_gives_label_name_and_probability() -> None:
     signal = TrafficSignal.model_validate(first)
     assert (signal.id, signal.label_name) == ("7", ("non-negative", "negative narrative")[signal.label])
     assert set(first) == set(TrafficSignal.model_fields)
-    assert second["id"] == "line-2"
+    assert second["id"].startswith("line-2-")
     assert "error" in third
 
 
@@ -90,9 +90,46 @@ def test_a_file_of_articles_and_its_signals_give_one_index(tmp_path: Path) -> No
     built = build_from_articles([file], FakeTrafficModel(), TASK, max_bytes=100_000, max_future=60)
     assert (built.lines, len(built.rejected), built.accumulator.repeats) == (303, 2, 1)
     assert [place for place, _ in built.rejected] == ["articles.jsonl:301", "articles.jsonl:302"]
-    out = io.BytesIO()
-    classify_stream(FakeTrafficModel(), TASK, _settings(), io.BytesIO(file.read_bytes()), out)  # type: ignore[arg-type]
-    signals = tmp_path / "signals.jsonl"
-    signals.write_bytes(b"\n".join(line for line in out.getvalue().splitlines() if b'"late"' not in line))
-    again = build_from_signals([signals])
+    again = build_from_signals([_classified(file)])
+    assert (again.lines, len(again.rejected), again.accumulator.repeats) == (303, 2, 1)
+    assert again.rejected[1] == ("articles.signals:302", "published_at is missing")
     assert monthly_index(again.accumulator.sums()) == monthly_index(built.accumulator.sums())
+
+
+def test_articles_without_an_id_are_known_by_their_line(tmp_path: Path) -> None:
+    """Files of one name, and files that were classified apart, hid each other: ids were line numbers."""
+    rows = [{name: row[name] for name in ("title", "body", "published_at")} for row in articles(60)]
+    files = [tmp_path / year / "articles.jsonl" for year in ("2020", "2021")]
+    for file, part in zip(files, (rows[:30], [rows[3], *rows[30:]]), strict=True):
+        file.parent.mkdir()
+        file.write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+    built = build_from_articles(files, FakeTrafficModel(), TASK, max_bytes=100_000, max_future=60)
+    again = build_from_signals([_classified(file) for file in files])
+    for one in (built, again):
+        assert (one.lines, one.rejected, one.accumulator.repeats) == (61, [], 1)
+        assert sum(row.articles for row in monthly_index(one.accumulator.sums())) == 60
+    assert monthly_index(again.accumulator.sums()) == monthly_index(built.accumulator.sums())
+
+
+def test_an_article_with_a_date_without_sense_is_left_out_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "articles.jsonl"
+    rows = articles(4)
+    rows[3]["published_at"] = "0001-01-01T00:00:00Z"
+    file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    built = build_from_articles([file], FakeTrafficModel(), TASK, max_bytes=100_000, max_future=60)
+    again = build_from_signals([_classified(file)])
+    reason = "published_at: not within the years 1980 to 2100"
+    assert built.rejected == [("articles.jsonl:4", reason)]
+    assert again.rejected == [("articles.signals:4", reason)]
+    assert sum(row.articles for row in monthly_index(built.accumulator.sums())) == 3
+    assert monthly_index(again.accumulator.sums()) == monthly_index(built.accumulator.sums())
+
+
+def _classified(file: Path) -> Path:
+    """What `kbert classify` says of a file, beside it."""
+    out = io.BytesIO()
+    lines = io.BytesIO(file.read_bytes())
+    classify_stream(FakeTrafficModel(), TASK, _settings(), lines, out)  # type: ignore[arg-type]
+    signals = file.with_suffix(".signals")
+    signals.write_bytes(out.getvalue())
+    return signals

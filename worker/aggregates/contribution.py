@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from schemas.labels import ACTIONS, EMOTIONS, POLARITY, SENTIMENTS
 from schemas.signals import CryptoSignal
 from schemas.windows import MARKET
 from worker.aggregates.keys import is_symbol
+from worker.json_object import json_object
 
 MILLI: Final = 1_000
 """Certainty, relevance and toxicity are kept in thousandths, rounded half to even."""
@@ -52,6 +51,7 @@ class Contribution(NamedTuple):
     """What one signal adds to each bucket it falls into."""
 
     id_hash: int
+    """Of source and id: two rooms number their messages alike."""
     symbols: tuple[str, ...]
     minute: int
     """Minute of the event time; of the processing time where the signal is late."""
@@ -74,21 +74,12 @@ Signal = bytes | Mapping[str, Any] | CryptoSignal
 """JSON, what is parsed of it, or the contract's model."""
 
 
-def parsed(signal: bytes) -> Mapping[str, Any]:
-    """The fields of a JSON object; none of what is no such object, so that it is rejected for them."""
-    try:
-        value = orjson.loads(signal)
-    except orjson.JSONDecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def contribution(signal: Signal, relevant_from: float) -> Contribution:
     """Read a signal. JSON is best given as it is: its many objects are gone before the next is parsed.
 
     Args:
         signal: needs ``id``, ``published_at``, ``processed_at``, ``coins``, the two classes,
-            ``emotions`` and the three scores; ``author_hash`` may be absent.
+            ``emotions`` and the three scores; ``source`` and ``author_hash`` may be absent.
         relevant_from: relevance from which MARKET counts the signal.
 
     Raises:
@@ -96,7 +87,7 @@ def contribution(signal: Signal, relevant_from: float) -> Contribution:
     """
     fields: Mapping[str, Any]
     if isinstance(signal, bytes):
-        fields = parsed(signal)
+        fields = json_object(signal)
     else:
         fields = vars(signal) if isinstance(signal, CryptoSignal) else signal
     try:
@@ -120,22 +111,24 @@ def contribution(signal: Signal, relevant_from: float) -> Contribution:
         raise RejectedSignalError(f"{type(error).__name__}: {error}") from error
     if not isinstance(identity, str):
         raise RejectedSignalError(f"id is {type(identity).__name__}, not text")
+    source = fields.get("source")
+    if source is not None and not isinstance(source, str):
+        raise RejectedSignalError(f"source is {type(source).__name__}, not text")
     author = fields.get("author_hash")
     if author is not None and not (isinstance(author, str) and author):
         raise RejectedSignalError("author_hash is no text")
     if not in_range:
         raise RejectedSignalError("a score lies outside 0..1")
 
+    id_hash = hash((source, identity))
     if published > processed + MAX_FUTURE_MS:
         published = processed
     age = processed - published
     if age > HOUR_BUCKETS_MS:
-        return Contribution(
-            hash(identity), symbols, processed // MINUTE_MS, True, (LATE,), 0, 0, 0, 0, 0, -1, None
-        )
+        return Contribution(id_hash, symbols, processed // MINUTE_MS, True, (LATE,), 0, 0, 0, 0, 0, -1, None)
     weight = round(certainty * relevance * MICRO)
     return Contribution(
-        hash(identity),
+        id_hash,
         symbols,
         published // MINUTE_MS,
         age <= MINUTE_BUCKETS_MS,

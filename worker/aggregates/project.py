@@ -56,9 +56,11 @@ class Applied:
     repeats: int = 0
     """Records whose id stood on the partition before."""
     fence_skips: int = 0
-    """Records that every coin they name has already, by its fence."""
+    """Records read again that every coin they name has already."""
     rejected: list[tuple[Partition, int, str]] = field(default_factory=list)
     """Partition, offset and reason of what is no crypto signal."""
+    stands: dict[Partition, int] = field(default_factory=dict)
+    """Offset of each partition to commit: all below stands in Redis, also where it was read again."""
     symbols: list[str] = field(default_factory=list)
     """Coins (and MARKET) that changed."""
 
@@ -94,6 +96,11 @@ class Aggregator:
         self._fences: dict[Partition, dict[str, int]] = {}
         self._registered: set[str] = set()
         self._repeats: dict[Partition, RepeatWindow] = {}
+        # Below this (less the margin) a record is read for its id alone. The fences do not tell: a repeat
+        # that was dropped lies above the fence of a coin that nobody has named since, and its first record
+        # may lie before what is read again.
+        self._stands: dict[Partition, int] = {}
+        self._margin = 0
         self._busy = asyncio.Lock()
         self._leaving: set[Partition] = set()
 
@@ -125,12 +132,13 @@ class Aggregator:
 
         Args:
             committed: next offset by Kafka's account, None where nothing was committed.
-            margin: records to read again before that, to know repeats and heal lost writes.
+            margin: records before that which are applied again where their fences lack them: a crash in a
+                batch, or a failover, may have left it applied to some of its coins only.
             ends: next offset that the broker will give, where known.
 
         Returns:
-            Offset to start from, per partition: ``margin`` before what both Kafka and the
-            highest fence in Redis call done; 0 where Redis knows nothing.
+            Offset to start from, per partition: ``margin`` before what both Kafka and the highest fence
+            in Redis call done, and the id window before that, to know repeats; 0 where Redis knows nothing.
 
         Raises:
             ConfigurationError: Redis has applied offsets that the topic never had.
@@ -138,14 +146,14 @@ class Aggregator:
         async with self._busy:
             self._leave()
             self._fences |= await self._standing(committed)
-            starts = {}
+            self._margin = margin
             for partition, offset in committed.items():
                 highest = max(self._fences[partition].values(), default=-1)
                 if ends is not None and highest >= ends[partition]:
                     # Else every new record would be below its fence, and skipped without a word.
                     raise made_anew(partition, highest, ends[partition], self._keys.prefix)
-                starts[partition] = max(0, min(offset or 0, highest + 1) - margin)
-            return starts
+                self._stands[partition] = min(offset or 0, highest + 1)
+            return {partition: self._start(self._stands[partition]) for partition in committed}
 
     def revoke(self, partitions: Collection[Partition]) -> None:
         """Forget partitions that another process reads now; a batch in work ends with them first."""
@@ -157,7 +165,12 @@ class Aggregator:
         for partition in self._leaving:
             self._fences.pop(partition, None)
             self._repeats.pop(partition, None)
+            self._stands.pop(partition, None)
         self._leaving.clear()
+
+    def _start(self, stands: int) -> int:
+        """Where to read from, so that the repeats of all that may still count are known."""
+        return max(0, stands - self._margin - self._id_window)
 
     async def apply(self, batch: Mapping[Partition, Records]) -> Applied:
         """Apply records, in offset order per partition; returns when all stand in Redis.
@@ -176,6 +189,10 @@ class Aggregator:
             result = Applied()
             try:
                 await self._apply(batch, result)
+                for partition, records in batch.items():
+                    if records:
+                        stands = max(self._stands.get(partition, 0), records[-1][0] + 1)
+                        self._stands[partition] = result.stands[partition] = stands
             finally:
                 self._leave()
             return result
@@ -188,14 +205,23 @@ class Aggregator:
         result.records += len(records)
         fences = self._fences[partition]
         highest = max(fences.values(), default=-1)
+        counted_from = self._stands.get(partition, 0) - self._margin
         for offset, signal in records:
+            again = offset < counted_from
             try:
                 read = contribution(signal, self._relevant_from)
             except RejectedSignalError as error:
-                result.rejected.append((partition, offset, str(error)))
                 left_out.add(offset)
+                if again:
+                    result.fence_skips += 1
+                else:
+                    result.rejected.append((partition, offset, str(error)))
                 continue
-            if repeats.is_repeat(offset, read.id_hash):
+            repeat = repeats.is_repeat(offset, read.id_hash)
+            if again:
+                result.fence_skips += 1
+                left_out.add(offset)
+            elif repeat:
                 result.repeats += 1
                 left_out.add(offset)
             else:
@@ -280,7 +306,9 @@ class Aggregator:
             if lost:
                 # The ids before the loss are read again as well: without them, what was dropped as
                 # a repeat the first time would count now.
-                oldest = max(0, min(lost) - self._id_window)
+                before_loss = min(*lost, self._stands.get(partition, rewind.get(partition, lost[0])))
+                self._stands[partition] = before_loss
+                oldest = self._start(before_loss)
                 rewind[partition] = min(oldest, rewind.get(partition, oldest))
         self._fences = standing  # last: cancelled before this, the next call finds the loss again
         log.warning("aggregates.data_lost", rewind={partition_field(p): o for p, o in rewind.items()})

@@ -152,7 +152,9 @@ class AggregateReader:
         size = MINUTES_AN_HOUR if plan.by_minute else HOURS_A_DAY
         name = keys.minutes if plan.by_minute else keys.hours
         parts = range(plan.buckets.start // size, -(-plan.buckets.stop // size))
-        (values,) = await self._store.once([_command("MGET", [name(symbol, part) for part in parts])])
+        values: Sequence[bytes | None] = ()
+        if parts:  # no step falls into a range that is shorter than one
+            (values,) = await self._store.once([_command("MGET", [name(symbol, part) for part in parts])])
         return plan.read(symbol, metric_names, _rows(parts, values, size))
 
 

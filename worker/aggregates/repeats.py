@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 
 class RepeatWindow:
-    """Tells for each record whether its id stands already on one of the ``size`` offsets before it.
+    """Tells for each record whether its identity stands already on one of the ``size`` offsets before it.
 
     Fed with every record in offset order. A record that is read again gets the answer
     that it got before; reading on from before the first offset known starts anew.
@@ -13,7 +13,7 @@ class RepeatWindow:
     def __init__(self, size: int) -> None:
         self._size = size
         self._offsets: OrderedDict[int, int] = OrderedDict()
-        """Hash of the id -> last offset, oldest first."""
+        """Hash of the identity -> last offset, oldest first."""
         self._repeats: OrderedDict[int, None] = OrderedDict()
         """Offsets that were repeats."""
         self._first: int | None = None

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -47,8 +48,24 @@ _PASSING: Final = (
 _PASSING_CODES: Final = ("MISCONF", "NOREPLICAS", "BUSY")
 """The disk is full, too few replicas, another's script runs: errors without a class of their own."""
 
+# Of what passes, this comes from a server that is there.
+_ANSWERS: Final = (refusals.ResponseError, refusals.BusyLoadingError, refusals.SlotNotCoveredError)
+
 # Some are subclasses of ConnectionError, but no waiting mends them.
 _LASTING: Final = (refusals.AuthenticationError, refusals.AuthorizationError, refusals.NoPermissionError)
+
+
+class RefusedForNowError(ConnectionFailedError):
+    """Redis answers, but is full, a replica, loading its data or the like, which passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Commands that Redis has not taken, and that are tried again."""
+
+    since: float
+    """By `time.monotonic`."""
+    reason: str
 
 
 class Script:
@@ -111,6 +128,8 @@ class RedisStore:
             raise _no_address() from None
         self._free = asyncio.Semaphore(connections)
         self._in_flight: set[asyncio.Task[list[Any]]] = set()
+        self.waiting: Waiting | None = None
+        """What `run` waits for; one `run` at a time, as projectors call it."""
 
     async def check(self, prefix: str = "kbert:") -> None:
         """Ask whether Redis is there and lets us read keys under ``prefix``.
@@ -125,12 +144,18 @@ class RedisStore:
         """Run commands in one pipeline, or fail at once: for readers.
 
         Raises:
+            RefusedForNowError: Redis answers, but does not take them yet.
             ConnectionFailedError: Redis does not answer.
             ConfigurationError: Redis refuses us.
         """
         answers, failures = await self._attempt(commands)
         for error in failures.values():
             self._raise_if_lasting(error)
+            if isinstance(error, _ANSWERS):
+                raise RefusedForNowError(
+                    f"Redis at {self.address} answers, but refuses for now: see to its memory, disk and role "
+                    f"({_text(error)})."
+                ) from error
             raise ConnectionFailedError(
                 f"Redis at {self.address} does not answer: start it, or correct redis.url "
                 f"(KBERT_REDIS__URL) ({_text(error)})."
@@ -146,8 +171,11 @@ class RedisStore:
             ConfigurationError: Redis refuses us, which no waiting mends.
         """
         answers: list[Any] = []
-        for start in range(0, len(commands), _CHUNK):
-            answers += await self._run_chunk(commands[start : start + _CHUNK])
+        try:
+            for start in range(0, len(commands), _CHUNK):
+                answers += await self._run_chunk(commands[start : start + _CHUNK])
+        finally:
+            self.waiting = None
         return answers
 
     async def _run_chunk(self, commands: Sequence[Command]) -> list[Any]:
@@ -161,6 +189,7 @@ class RedisStore:
             missing = [missing[n] for n in failures]
             if not missing:
                 if gone_since is not None:
+                    self.waiting = None
                     log.info("aggregates.redis_back", gone_for=round(time.monotonic() - gone_since, 3))
                 return answers
             for error in failures.values():
@@ -168,6 +197,7 @@ class RedisStore:
                 if gone_since is None:
                     gone_since = time.monotonic()
                     log.warning("aggregates.redis_gone", address=self.address, error=_text(error))
+                self.waiting = Waiting(gone_since, _text(error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -199,7 +229,10 @@ class RedisStore:
         task.add_done_callback(self._done)
         try:
             answers = await asyncio.shield(task)
-        except (*_PASSING, refusals.RedisClusterException) as error:
+        except (*_PASSING, refusals.ResponseError, refusals.RedisClusterException) as error:
+            # The connection's own commands may be refused as well, such as its PING before a call.
+            if isinstance(error, refusals.ResponseError) and not _is_expected(error):
+                raise
             return [None] * len(commands), dict.fromkeys(range(len(commands)), error)
         failures = {n: answer for n, answer in enumerate(answers) if isinstance(answer, Exception)}
         for failure in failures.values():
@@ -217,6 +250,9 @@ class RedisStore:
                 again = await self._send([commands[n] for n in unknown])
                 for n, answer in zip(unknown, again, strict=True):
                     answers[n] = answer
+            if isinstance(self.client, Redis) and any(isinstance(a, refusals.ReadOnlyError) for a in answers):
+                # Its address may name the new primary by now, but a connection stays with the old one.
+                await self.client.connection_pool.disconnect(inuse_connections=False)
             return answers
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from schemas.messages import RawMessage
 from worker.errors import KbertError
 from worker.inference.load import Model
+from worker.line_ids import line_id
 from worker.settings import Settings
 from worker.sink.signals import serialise
 from worker.source.decoding import BadMessageError, decode
@@ -24,7 +25,8 @@ def classify_stream(
 
     What is waiting is taken at once, so a pipe that trickles gets its answers as fast as
     one that floods gets its throughput. A line that cannot be read gives an object with
-    ``id`` and ``error`` in its place.
+    ``id`` and ``error`` in its place. A message without a time has that of its processing,
+    to the microsecond: its reader may tell by that.
 
     Returns:
         Lines read, and how many of them could not be classified.
@@ -44,7 +46,6 @@ def classify_stream(
 def _classify(
     model: Model, task: Task, lines: Sequence[tuple[int, bytes]], max_bytes: int
 ) -> list[dict[str, Any]]:
-    now = datetime.now(UTC)
     outcomes: list[dict[str, Any]] = []
     messages: dict[int, RawMessage] = {}  # by position in outcomes
     for number, line in lines:
@@ -55,7 +56,7 @@ def _classify(
             outcomes.append({"id": f"line-{number}", "error": about})
         else:
             messages[len(outcomes)] = message
-            outcomes.append({"id": message.id or f"line-{number}"})
+            outcomes.append({"id": message.id or line_id(message, line, number)})
     predictions = model.classify([task.text(message) for message in messages.values()])
     processed_at = datetime.now(UTC)
     for (position, message), prediction in zip(messages.items(), predictions, strict=True):
@@ -63,7 +64,7 @@ def _classify(
         outcomes[position] = task.signal(
             message,
             message_id=outcomes[position]["id"],
-            published_at=message.published_at or now,
+            published_at=message.published_at or processed_at,
             processed_at=processed_at,
             prediction=prediction,
             truncated=truncated,

@@ -51,7 +51,7 @@ def export_signals(
     pipeline: Annotated[PipelineName, typer.Option(help="Whose signals.")] = "crypto",
     format_: FormatChoice = None,
 ) -> None:
-    """Signals out of their topic, each id once, up to where the topic ends now."""
+    """Signals out of their topic, each source and id once, up to where the topic ends now."""
     chosen = format_of(out, format_)
     settings = settings_in_force(quiet=True)
     wanted = SignalFilter(

@@ -12,6 +12,8 @@ import orjson
 
 from schemas.messages import RawMessage
 from worker.errors import ConfigurationError, KbertError
+from worker.json_object import json_object
+from worker.line_ids import line_id
 from worker.source.decoding import BadMessageError, decode
 
 _ROWS: Final = 1_000
@@ -26,12 +28,14 @@ class BadLine:
     reason: str
 
 
-def read_messages(path: Path, max_bytes: int) -> Iterator[RawMessage | BadLine]:
+def read_messages(path: Path, max_bytes: int) -> Iterator[RawMessage | BadLine | None]:
     """The messages of a .jsonl, .csv or .parquet file, the first two also gzipped; a piece at a time.
 
+    None for a piece without a message, so that whoever reads may stop within a file of nothing else.
+
     A line of JSONL is read as a record of the raw topic is; of a table, the columns that a raw message
-    has. A message without an id gets the place where it stands, ``file.csv:12``, so that it is known
-    again when the file is sent twice. A signal has no author, only its hash, which then stands in.
+    has. A message without an id gets one from its line, so that it is known again when the file is sent
+    twice. A signal has no author, only its hash, which then stands in.
 
     Raises:
         ConfigurationError: the ending is none of these, or the table has no column with text.
@@ -40,15 +44,22 @@ def read_messages(path: Path, max_bytes: int) -> Iterator[RawMessage | BadLine]:
     payloads = _reader(path)
     try:
         for number, payload in payloads(path, max_bytes):
+            if not payload:
+                yield None
+                continue
             place = f"{path.name}:{number}"
             try:
                 message = decode(payload, max_bytes)
             except BadMessageError as error:
                 yield BadLine(place, error.detail)
                 continue
-            known: dict[str, str] = {} if message.id is not None else {"id": place}
+            known: dict[str, str] = {}
+            if message.id is None:
+                known["id"] = line_id(message, payload, number)
             if message.author is None and b'"author_hash"' in payload:
-                known["author"] = orjson.loads(payload)["author_hash"]
+                author = json_object(payload).get("author_hash")
+                if isinstance(author, str) and author:
+                    known["author"] = author
             yield message.model_copy(update=known) if known else message
     except (OSError, EOFError, csv.Error, UnicodeDecodeError) as error:
         raise KbertError(f"{path} cannot be read to its end: {error}.") from error
@@ -77,12 +88,16 @@ def _open(path: Path) -> BinaryIO:
 
 def _jsonl(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
     with _open(path) as file:
-        number = 0
+        number, most = 0, max_bytes + 2
+        goes_on = False
         # Bounded, so that a file of another kind without a line end is not read whole.
-        while line := file.readline(max_bytes + 2):
-            number += 1
-            if payload := line.rstrip(b"\r\n"):
-                yield number, payload
+        while line := file.readline(most):
+            is_rest = goes_on
+            goes_on = len(line) == most and not line.endswith(b"\n")
+            number += not is_rest
+            payload = line if goes_on else line.rstrip(b"\r\n")
+            # The beginning is refused as too large; the rest is no message of its own.
+            yield number, b"" if is_rest else payload
 
 
 def _csv(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:

@@ -1,4 +1,4 @@
-"""Which ids were seen before, over any distance."""
+"""Which messages were seen before, over any distance."""
 
 import sqlite3
 from types import TracebackType
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class SeenIds:
-    """A set of ids on disk; ten million of them would take a gigabyte of memory.
+    """A set of sources and ids on disk; ten million of them would take a gigabyte of memory.
 
     The database has no name: SQLite keeps a few megabytes in memory and removes the rest by itself.
     """
@@ -15,12 +15,14 @@ class SeenIds:
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._database.execute(
+            "CREATE TABLE seen (source TEXT, id TEXT, PRIMARY KEY (source, id)) WITHOUT ROWID"
+        )
         self._database.execute("BEGIN")
 
-    def is_new(self, message_id: str) -> bool:
-        """Whether it was not asked for before."""
-        added = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (message_id,))
+    def is_new(self, source: str, message_id: str) -> bool:
+        """Whether the pair was not asked for before."""
+        added = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (source, message_id))
         return added.rowcount == 1
 
     def __enter__(self) -> Self:

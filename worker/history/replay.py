@@ -65,8 +65,12 @@ class Replay:
     async def _send_all(self, sink: KafkaSink, stop: asyncio.Event) -> None:
         started = monotonic()
         for found in read_messages(self._path, self._settings.source.max_payload_bytes):
-            if isinstance(found, BadLine):
-                self._refuse(found)
+            if not isinstance(found, RawMessage):
+                if found is not None:
+                    self._refuse(found)
+                await asyncio.sleep(0)  # nothing else waits here, and only what waits hears of a signal
+                if stop.is_set():
+                    return
                 continue
             due = started + self._pace.due(found.published_at)
             if due > monotonic():

@@ -87,7 +87,7 @@ async def signals_of(
                         continue
                     if isinstance(signal, CryptoSignal) and not wanted.passes(signal):
                         continue
-                    if not seen.is_new(signal.id):
+                    if not seen.is_new(signal.source, signal.id):
                         counts.repeats += 1
                         continue
                     counts.signals += 1

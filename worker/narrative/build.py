@@ -11,6 +11,7 @@ import orjson
 
 from schemas.messages import RawMessage
 from worker.errors import KbertError
+from worker.line_ids import content_id
 from worker.narrative.sums import Accumulator, RejectedSignalError, contribution
 from worker.source.decoding import BadMessageError, decode, event_time
 
@@ -66,7 +67,7 @@ def build_from_articles(
     built = Built(Accumulator())
     now = datetime.now(UTC)
     for chunk in _chunks(_lines(paths)):
-        messages: list[tuple[str, RawMessage]] = []
+        messages: list[tuple[str, str, RawMessage]] = []
         for place, line in chunk:
             built.lines += 1
             try:
@@ -77,19 +78,19 @@ def build_from_articles(
             if message.published_at is None:
                 built.rejected.append((place, "published_at is missing"))
             else:
-                messages.append((place, message))
-        predictions = model.classify([task.text(message) for _, message in messages])
-        for (place, message), prediction in zip(messages, predictions, strict=True):
+                messages.append((place, message.id or content_id(line), message))
+        predictions = model.classify([task.text(message) for _, _, message in messages])
+        for (place, message_id, message), prediction in zip(messages, predictions, strict=True):
             truncated = prediction.pop("truncated")
             signal = task.signal(
                 message,
-                message_id=message.id or place,
+                message_id=message_id,
                 published_at=event_time(message.published_at, now, max_future),
                 processed_at=now,
                 prediction=prediction,
                 truncated=truncated,
             )
-            built.accumulator.add(contribution(signal))
+            _count(signal, place, built)
     return built
 
 
@@ -100,10 +101,23 @@ def build_from_signals(paths: Sequence[Path]) -> Built:
         built.lines += 1
         try:
             value = orjson.loads(line)
-            built.accumulator.add(contribution(value if isinstance(value, dict) else {}))
-        except (orjson.JSONDecodeError, RejectedSignalError) as error:
+        except orjson.JSONDecodeError as error:
             built.rejected.append((place, str(error)))
+            continue
+        signal = value if isinstance(value, dict) else {}
+        if "published_at" in signal and signal["published_at"] == signal.get("processed_at"):
+            # What `kbert classify` gives an article without a time; a real one is older when it is processed.
+            built.rejected.append((place, "published_at is missing"))
+        else:
+            _count(signal, place, built)
     return built
+
+
+def _count(signal: Mapping[str, Any], place: str, built: Built) -> None:
+    try:
+        built.accumulator.add(contribution(signal))
+    except RejectedSignalError as error:
+        built.rejected.append((place, str(error)))
 
 
 def _lines(paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:

@@ -32,6 +32,8 @@ class Applied:
     """Records at or below the fence."""
     rejected: list[tuple[Partition, int, str]] = field(default_factory=list)
     """Partition, offset and reason of what is no traffic signal."""
+    stands: dict[Partition, int] = field(default_factory=dict)
+    """Offset of each partition to commit: all below stands in Redis, also where it was read again."""
 
 
 @dataclass(slots=True)
@@ -76,8 +78,8 @@ class NarrativeProjector:
     ) -> dict[Partition, int]:
         """Learn the fences of new partitions, and say from which offset to read each.
 
-        That is ``margin`` before what both Kafka and the fence call done: what is read again changes
-        nothing, but tells which ids were there.
+        That is the id window (or ``margin``, where that is more) before what both Kafka and the fence call
+        done: what is read again changes nothing, but tells which ids were there.
 
         Raises:
             ConfigurationError: Redis has applied offsets that the topic never had, by ``ends``.
@@ -87,8 +89,9 @@ class NarrativeProjector:
             for partition, end in (ends or {}).items():
                 if self._next(partition) > end:
                     raise made_anew(partition, self._next(partition) - 1, end, self._keys.prefix)
+            before = max(margin, self._id_window)
             return {
-                partition: max(0, min(offset or 0, self._next(partition)) - margin)
+                partition: max(0, min(offset or 0, self._next(partition)) - before)
                 for partition, offset in committed.items()
             }
 
@@ -116,6 +119,7 @@ class NarrativeProjector:
             try:
                 read = {partition: self._read(partition, rows, result) for partition, rows in batch.items()}
                 await self._apply({partition: one for partition, one in read.items() if one.last >= 0})
+                result.stands = {partition: self._next(partition) for partition in read}
             finally:
                 self._leave()
             return result
@@ -126,15 +130,21 @@ class NarrativeProjector:
         for offset, signal in records:
             result.records += 1
             read.last = offset
+            again = offset < self._next(partition)
             try:
                 one = contribution(signal)
             except RejectedSignalError as error:
-                result.rejected.append((partition, offset, str(error)))
+                if again:
+                    result.fence_skips += 1
+                else:
+                    result.rejected.append((partition, offset, str(error)))
                 continue
-            if repeats.is_repeat(offset, one.id_hash):
+            repeat = repeats.is_repeat(offset, one.id_hash)
+            if again:
+                result.fence_skips += 1
+            elif repeat:
                 result.repeats += 1
             else:
-                result.fence_skips += offset < self._next(partition)
                 read.contributions.append((offset, one))
         return read
 

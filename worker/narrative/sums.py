@@ -1,6 +1,5 @@
 """What a signal adds to its month: integers, so that the order of adding plays no role."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +8,16 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from schemas.signals import TrafficSignal
-from worker.aggregates.contribution import parsed
+from worker.json_object import json_object
 from worker.narrative.months import month_of
 
 PROBABILITY_UNITS: Final = 1_000
 """Probabilities are summed as thousandths."""
+
+FIRST_YEAR: Final = 1980
+LAST_YEAR: Final = 2100
+"""An article outside these years has no real date (a zero time is the year 1 or 1970), and each one would
+put a row of every month up to it into the index for good."""
 
 
 class RejectedSignalError(ValueError):
@@ -48,30 +52,33 @@ class Contribution:
     source: str
     sums: Sums
     id_hash: int
+    """Of source and id: two newswires number their articles alike."""
 
 
 def contribution(signal: bytes | Mapping[str, Any]) -> Contribution:
     """What one signal adds, as JSON or parsed.
 
     Raises:
-        RejectedSignalError: a field is missing or wrong; the message names it.
+        RejectedSignalError: a field is missing or wrong, or the year has no sense; the message names it.
     """
     try:
-        read = TrafficSignal.model_validate(parsed(signal) if isinstance(signal, bytes) else signal)
+        read = TrafficSignal.model_validate(json_object(signal) if isinstance(signal, bytes) else signal)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RejectedSignalError(f"{where}: {first['msg']}") from None
+    if not FIRST_YEAR <= read.published_at.year <= LAST_YEAR:
+        raise RejectedSignalError(f"published_at: not within the years {FIRST_YEAR} to {LAST_YEAR}")
     return Contribution(
         month_of(read.published_at),
         read.source,
         Sums(1, read.label, round(read.probability * PROBABILITY_UNITS)),
-        int.from_bytes(hashlib.blake2b(read.id.encode(), digest_size=8).digest(), "big"),
+        hash((read.source, read.id)),
     )
 
 
 class Accumulator:
-    """The sums of signals in memory; each id counts once."""
+    """The sums of signals in memory; each source and id counts once."""
 
     def __init__(self) -> None:
         self._sums: defaultdict[str, defaultdict[str, Sums]] = defaultdict(lambda: defaultdict(Sums))
@@ -79,7 +86,7 @@ class Accumulator:
         self.repeats = 0
 
     def add(self, one: Contribution) -> None:
-        """Add a signal, unless its id was there before."""
+        """Add a signal, unless its source and id were there before."""
         if one.id_hash in self._seen:
             self.repeats += 1
             return
