@@ -11,12 +11,12 @@ def content_id(line: bytes) -> str:
     return f"line-{_digest(line)}"
 
 
-def line_id(message: RawMessage, line: bytes, number: int) -> str:
-    """For chat and news, of the message that was read from a line."""
+def line_id(message: RawMessage, line: bytes, number: int, *, article: bool = False) -> str:
+    """For chat and news, of the message that was read from a line; ``article``: known to be one."""
     # News with its time is one article wherever it stands. Of the rest equal lines are many messages (two
     # people write "ㅋㅋ"), so the number tells them apart. Not a digest of the whole file: after a line was
     # corrected, the others would be new.
-    if message.published_at is not None and message_kind(message) == "news":
+    if message.published_at is not None and (article or message_kind(message) == "news"):
         return content_id(line)
     return f"line-{number}-{_digest(line)}"
 

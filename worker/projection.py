@@ -138,7 +138,7 @@ class Projection:
             await self._check()
             await self._follower.start()
         except BaseException:
-            await self._store.aclose()
+            await self.__aexit__(None, None, None)
             raise
         return self
 

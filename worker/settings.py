@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -44,6 +45,7 @@ PipelineName = Literal["crypto", "traffic"]
 PIPELINES: Final[tuple[PipelineName, ...]] = get_args(PipelineName)
 
 _PREFIX: Final = "KBERT_"
+_DOTENV: Final = ".env"
 _OTHER_VARIABLES: Final = ("KBERT_CONFIG", "KBERT_SCREENSHOTS")
 _OF_TESTS: Final = "KBERT_TEST_"
 
@@ -496,7 +498,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX,
         env_nested_delimiter="__",
-        env_file=".env",
+        env_file=_DOTENV,
         env_ignore_empty=True,
         extra="ignore",  # .env may hold other programs' variables; sections forbid unknown names
         frozen=True,
@@ -588,7 +590,8 @@ def config_file() -> Path:
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings, or raise ConfigurationError with one sentence."""
-    _refuse_unknown(os.environ)
+    environment = {**_dotenv(), **os.environ}
+    _refuse_unknown(environment)
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -600,9 +603,13 @@ def load_settings(**overrides: Any) -> Settings:
     except SettingsError as error:
         # It names the first part of the path only, in double quotes.
         field = str(error).split('"')[1]
-        raise ConfigurationError(_unreadable(field, os.environ)) from None
+        raise ConfigurationError(_unreadable(field, environment)) from None
     except ValueError as error:  # a TOML file that does not parse
         raise ConfigurationError(f"{config_file()} is not valid TOML: {error}") from error
+
+
+def _dotenv() -> dict[str, str]:
+    return {name: value for name, value in dotenv_values(_DOTENV).items() if value is not None}
 
 
 def _variables(model: type[BaseModel] = Settings, prefix: str = _PREFIX) -> Iterator[tuple[str, Any]]:
@@ -626,9 +633,7 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
         if not ours and not variable.startswith((_OF_TESTS, *links)):
             known = [name for name, _ in _variables()]
             closest = difflib.get_close_matches(variable, known, n=1, cutoff=0.0)
-            raise ConfigurationError(
-                f"The environment variable {variable} is no setting: the closest is {closest[0]}."
-            )
+            raise ConfigurationError(f"The variable {variable} is no setting: the closest is {closest[0]}.")
 
 
 def _unreadable(field: str, environment: Mapping[str, str]) -> str:

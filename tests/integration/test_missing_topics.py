@@ -1,6 +1,8 @@
 """A topic that is not there, or goes, is one sentence that names it, its setting and the mend."""
 
 import asyncio
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,10 @@ from tests.pipelines import outcomes, pipeline_settings, running_pipeline
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.app import connected, run_services
+from worker.clients import SignalStream
 from worker.errors import ConfigurationError, KbertError
+from worker.history.pace import Pace
+from worker.history.replay import Replay
 from worker.settings import KafkaSettings, Settings, SinkSettings
 from worker.sink import outputs
 from worker.sink.producer import KafkaSink, OutRecord
@@ -159,3 +164,23 @@ async def test_a_topic_that_comes_back_smaller_is_a_sentence_too(kafka: KafkaSer
             await sink.deliver(records)
     finally:
         await sink.stop()
+
+
+@pytest.mark.usefixtures("no_auto_topics")
+async def test_a_topic_of_signals_that_is_not_there_is_named_to_its_readers(kafka: KafkaServer) -> None:
+    stream = SignalStream(kafka.bootstrap_servers, topic="nowhere", request_timeout_ms=1_000)
+    with pytest.raises(ConfigurationError, match="There is no topic nowhere: correct its setting or run"):
+        async with stream:
+            pass
+
+
+@pytest.mark.usefixtures("no_auto_topics")
+async def test_a_raw_topic_that_is_not_there_is_named_to_a_replay(
+    kafka: KafkaServer, topics: Topics, tmp_path: Path
+) -> None:
+    settings = _with_topics(await pipeline_settings(kafka, topics, partitions=1), raw="no-raw")
+    file = tmp_path / "a.jsonl"
+    file.write_text("가즈아\n", encoding="utf-8")
+    replay = Replay(settings, file, Pace(), shift=timedelta(0), tell=lambda _line: None)
+    with pytest.raises(ConfigurationError, match=r"There is no topic no-raw: correct topics\.raw or run"):
+        await replay.run(asyncio.Event())

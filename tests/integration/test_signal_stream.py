@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +28,7 @@ class Watched(SignalStream):
     async def places(self) -> dict[TopicPartition, int]:
         places = await super().places()
         self.asked += 1
-        self.furthest = max(self.furthest, *places.values())
+        self.furthest = max([self.furthest, *places.values()])
         return places
 
 
@@ -118,17 +118,35 @@ async def test_what_the_filters_leave_out_is_committed_and_nothing_undelivered(
         await eventually(lambda: at(3), what="the commit of both")
 
 
+@pytest.mark.parametrize("busy", [True, False], ids=["while the group runs", "while it does not"])
 async def test_partitions_that_appear_later_are_read_from_their_beginning(
-    kafka: KafkaServer, topics: Topics
+    kafka: KafkaServer, topics: Topics, busy: bool
 ) -> None:
-    """One without a commit in a group that is not empty: the embedded broker adds none to a topic."""
+    """One without a commit beside one that has: the embedded broker adds none to a topic."""
     group = Group(kafka.bootstrap_servers, await topics.make("signals", 2))
     await group.commit({0: 0})
-    async with group.other_member(await topics.make("other")):
+    async with group.other_member(await topics.make("other")) if busy else nullcontext():
         await group.send(1, 2)
         async with group.relaying():
             await eventually(lambda: len(group.got) == 2, what="the signals of both partitions")
     assert sorted(group.got) == [1, 2]
+
+
+async def test_a_member_that_loses_its_last_partition_stays(
+    kafka: KafkaServer, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.clients.bots.relay._COMMIT_SECONDS", 0.05)
+    group = Group(kafka.bootstrap_servers, await topics.make("signals"))
+    async with group.relaying() as one, group.relaying() as two:
+
+        async def idle() -> bool:
+            return not all([await one.places(), await two.places()])
+
+        await eventually(idle, what="a member without a partition")
+        asked = one.asked, two.asked
+        await eventually(lambda: min(one.asked - asked[0], two.asked - asked[1]) > 3, what="further looks")
+        await group.send(1)
+        await eventually(lambda: group.got == [1], what="the signal")
 
 
 async def test_the_first_reader_of_a_topic_in_a_busy_group_gets_no_history(

@@ -70,6 +70,12 @@ def test_variables_that_are_no_settings_of_ours_pass(monkeypatch: pytest.MonkeyP
     load_settings()
 
 
+def test_a_name_in_dotenv_that_is_no_setting_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("KBERT_DELIVERRY=exactly_once\nOTHER=1\n")
+    with pytest.raises(ConfigurationError, match="KBERT_DELIVERRY is no setting"):
+        load_settings()
+
+
 def test_a_list_in_dotenv_is_told_as_one(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("KBERT_PIPELINES=traffic\n")
     with pytest.raises(ConfigurationError, match=r"pipelines \(KBERT_PIPELINES\) is a list: write"):

@@ -13,7 +13,13 @@ from schemas.aggregates import AggregateChange
 from schemas.windows import MARKET
 from worker.aggregates.apply import apply_command, key_names, partition_field, standing_fences
 from worker.aggregates.buckets import CoinDelta, Partition, fold
-from worker.aggregates.contribution import Contribution, RejectedSignalError, Signal, contribution
+from worker.aggregates.contribution import (
+    Contribution,
+    RejectedSignalError,
+    Signal,
+    contribution,
+    identity,
+)
 from worker.aggregates.keys import Keys
 from worker.aggregates.repeats import RepeatWindow
 from worker.aggregates.store import Command, RedisStore
@@ -207,21 +213,20 @@ class Aggregator:
         highest = max(fences.values(), default=-1)
         counted_from = self._stands.get(partition, 0) - self._margin
         for offset, signal in records:
-            again = offset < counted_from
+            if offset < counted_from:
+                known = identity(signal)
+                if known is not None:
+                    repeats.is_repeat(offset, known)
+                result.fence_skips += 1
+                left_out.add(offset)
+                continue
             try:
                 read = contribution(signal, self._relevant_from)
             except RejectedSignalError as error:
                 left_out.add(offset)
-                if again:
-                    result.fence_skips += 1
-                else:
-                    result.rejected.append((partition, offset, str(error)))
+                result.rejected.append((partition, offset, str(error)))
                 continue
-            repeat = repeats.is_repeat(offset, read.id_hash)
-            if again:
-                result.fence_skips += 1
-                left_out.add(offset)
-            elif repeat:
+            if repeats.is_repeat(offset, read.id_hash):
                 result.repeats += 1
                 left_out.add(offset)
             else:

@@ -17,6 +17,7 @@ from schemas import topics
 from schemas.signals import CryptoSignal
 from worker.errors import ConnectionFailedError
 from worker.signal_filter import SignalFilter
+from worker.source.reaching import refusal
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +103,7 @@ class SignalStream:
 
         Raises:
             ConnectionFailedError: no broker answers.
+            ConfigurationError: there is no such topic, or this user may not read it.
         """
         try:
             starts: Mapping[TopicPartition, int] = {}
@@ -114,7 +116,7 @@ class SignalStream:
                 await self._seek_to(self._since)
         except KafkaError as error:
             await self._consumer.stop()
-            raise ConnectionFailedError(
+            raise refusal(error, topic=self._topic) or ConnectionFailedError(
                 f"No Kafka broker answers at {self._address}: start one or correct the address ({error})."
             ) from error
         return self
@@ -167,9 +169,11 @@ class SignalStream:
         What another member has meanwhile is left out: that member starts before these places, and
         repeats are what every reader of at least once has to expect.
         """
-        mine = self._consumer.assignment()
+        mine = {p: offset for p, offset in places.items() if p in self._consumer.assignment()}
+        if not mine:
+            return  # aiokafka refuses to commit nothing
         try:
-            await self._consumer.commit({p: offset for p, offset in places.items() if p in mine})
+            await self._consumer.commit(mine)
         except (CommitFailedError, IllegalStateError) as error:
             log.warning("signals.not_committed", error=str(error))
 
@@ -183,10 +187,10 @@ class SignalStream:
         return True
 
     async def _place_group(self) -> Mapping[TopicPartition, int]:
-        """Commit the ends of partitions in which the group has no place, before it is joined.
+        """Commit the ends of all partitions where the group has no place in any, before it is joined.
 
         Else a group without a place would start anew after each restart, and pass over what came
-        in between.
+        in between. Partitions that alone have no place appeared since.
 
         Returns:
             Where to start without a commit: others are in the group, and none has read this topic.
@@ -200,14 +204,13 @@ class SignalStream:
             ]
             consumer.assign(partitions)
             fresh = [partition for partition in partitions if await consumer.committed(partition) is None]
-            if not fresh:
+            if not fresh or len(fresh) < len(partitions):
                 return {}
             ends: dict[TopicPartition, int] = await consumer.end_offsets(fresh)
             try:
                 await consumer.commit(ends)
             except CommitFailedError:
-                # Only an empty group takes it. Its first member did this, so a part is what appeared since.
-                return ends if len(fresh) == len(partitions) else {}
+                return ends  # only an empty group takes it
             return {}
         finally:
             await consumer.stop()

@@ -13,7 +13,7 @@ from worker.line_ids import line_id
 from worker.settings import Settings
 from worker.sink.signals import serialise
 from worker.source.decoding import BadMessageError, decode
-from worker.tasks import Task
+from worker.tasks import Task, TrafficTask
 
 _MOST_LINES = 512
 
@@ -46,6 +46,7 @@ def classify_stream(
 def _classify(
     model: Model, task: Task, lines: Sequence[tuple[int, bytes]], max_bytes: int
 ) -> list[dict[str, Any]]:
+    article = isinstance(task, TrafficTask)
     outcomes: list[dict[str, Any]] = []
     messages: dict[int, RawMessage] = {}  # by position in outcomes
     for number, line in lines:
@@ -56,7 +57,7 @@ def _classify(
             outcomes.append({"id": f"line-{number}", "error": about})
         else:
             messages[len(outcomes)] = message
-            outcomes.append({"id": message.id or line_id(message, line, number)})
+            outcomes.append({"id": message.id or line_id(message, line, number, article=article)})
     predictions = model.classify([task.text(message) for message in messages.values()])
     processed_at = datetime.now(UTC)
     for (position, message), prediction in zip(messages.items(), predictions, strict=True):

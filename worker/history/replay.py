@@ -13,6 +13,7 @@ from worker.errors import KbertError
 from worker.history.messages import BadLine, read_messages
 from worker.history.pace import Pace
 from worker.settings import Settings
+from worker.sink.outputs import Output
 from worker.sink.producer import KafkaSink, OutRecord
 from worker.stopping import stopped_within
 
@@ -53,10 +54,11 @@ class Replay:
 
         Raises:
             ConnectionFailedError: no broker answers.
+            ConfigurationError: there is no such topic.
             KbertError: the file cannot be read.
         """
         sink = KafkaSink(self._settings.kafka, self._settings.sink)
-        await sink.start()
+        await sink.start(Output(self._settings.topics.raw, "topics.raw"))
         try:
             await self._send_all(sink, stop)
         finally:

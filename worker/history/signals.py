@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.signals import CryptoSignal, TrafficSignal
 from worker.history.repeats import SeenIds
-from worker.settings import PipelineName, Settings
+from worker.settings import PipelineName, Settings, topic_setting
 from worker.signal_filter import SignalFilter
 from worker.source.reading import read_to_end
 
@@ -20,7 +20,6 @@ _CONTRACTS: Final[dict[PipelineName, type[CryptoSignal | TrafficSignal]]] = {
     "crypto": CryptoSignal,
     "traffic": TrafficSignal,
 }
-_TOPIC_SETTINGS: Final[dict[PipelineName, str]] = {"crypto": "topics.signals", "traffic": "traffic.signals"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ async def signals_of(
         # Nothing is published later than this past its processing: the worker sets it back.
         since -= timedelta(seconds=settings.source.max_future)
     topic = settings.of(pipeline).topics.signals
-    records = read_to_end(topic, settings.kafka, setting=_TOPIC_SETTINGS[pipeline], since=since)
+    records = read_to_end(topic, settings.kafka, setting=topic_setting(pipeline, "signals"), since=since)
     with SeenIds() as seen:
         async with aclosing(records) as polls:
             async for poll in polls:

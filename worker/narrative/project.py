@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from worker.aggregates.apply import partition_field
 from worker.aggregates.buckets import Partition
+from worker.aggregates.contribution import identity
 from worker.aggregates.project import DataLostError, made_anew
 from worker.aggregates.repeats import RepeatWindow
 from worker.aggregates.store import Command, RedisStore, Script
@@ -130,19 +131,18 @@ class NarrativeProjector:
         for offset, signal in records:
             result.records += 1
             read.last = offset
-            again = offset < self._next(partition)
+            if offset < self._next(partition):
+                known = identity(signal)
+                if known is not None:
+                    repeats.is_repeat(offset, known)
+                result.fence_skips += 1
+                continue
             try:
                 one = contribution(signal)
             except RejectedSignalError as error:
-                if again:
-                    result.fence_skips += 1
-                else:
-                    result.rejected.append((partition, offset, str(error)))
+                result.rejected.append((partition, offset, str(error)))
                 continue
-            repeat = repeats.is_repeat(offset, one.id_hash)
-            if again:
-                result.fence_skips += 1
-            elif repeat:
+            if repeats.is_repeat(offset, one.id_hash):
                 result.repeats += 1
             else:
                 read.contributions.append((offset, one))

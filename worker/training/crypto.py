@@ -288,11 +288,15 @@ class _Recipe:
         from worker.training.trainer import StageConfig
 
         config = self.config
-        done = (config.init or config.out) / PUBLIC
+        done = config.out / PUBLIC
+        taken_over = config.init is not None and (config.init / PUBLIC).is_file()
+        if taken_over:
+            assert config.init is not None  # noqa: S101 - for the type checker
+            done = config.init / PUBLIC
         heads = PUBLIC_HEADS if public or done.is_file() else CRYPTO_HEADS
         model = MultiHeadModel(encoder, heads, config.pooling, 0.1)
         if done.is_file():
-            load_stage(done, model, None if config.init is not None else self.made_before)
+            load_stage(done, model, None if taken_over else self.made_before)
         elif public and not is_finished(config.base):
             stage = StageConfig(
                 name="public",
@@ -448,7 +452,8 @@ def _fitted(config: CryptoTrainConfig, console: "Console") -> tuple[_Recipe, "Mu
     if config.init is None:
         recipe.grow(encoder, [example.text for example in public])
         recipe.tokenizer.save(str(config.out / VOCABULARY))
-    if config.mlm or (config.init is not None and not (config.init / PUBLIC).is_file()):
+    stages = config.init
+    if config.mlm or (stages is not None and (stages / MLM).is_file() and not (stages / PUBLIC).is_file()):
         encoder = recipe.adapt(encoder)
     model = recipe.intermediate(encoder, public)
     if config.init is not None:

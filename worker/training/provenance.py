@@ -54,9 +54,9 @@ def load_stage(path: Path, model: torch.nn.Module, made_from: Mapping[str, Any] 
     """
     stored = torch.load(path, map_location="cpu", weights_only=True)
     if made_from is not None:
-        check(path, stored[_MADE_FROM], made_from)
+        check(path, stored.get(_MADE_FROM, {}), made_from)
     try:
-        model.load_state_dict(stored["model"])
+        model.load_state_dict(stored["model"] if _MADE_FROM in stored else stored)
     except RuntimeError as error:
         raise StateMismatchError(
             f"{path} holds weights of another size: --base, --layers and --max-length must be as in its run"
