@@ -67,6 +67,7 @@ def test_training_learns_and_writes_a_checkpoint(base: Path, tmp_path: Path) -> 
     kbert = json.loads((folder / "config.json").read_text(encoding="utf-8"))["kbert"]
     assert kbert["head_set"] == "crypto"
     assert len(kbert["emo_threshold"]) == 7
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1
     tensors = load_file(folder / "model.safetensors")
     assert tensors["bert.embeddings.word_embeddings.weight"].dtype == torch.int8
     assert tensors["bert.embeddings.word_embeddings.weight.scale"].dtype == torch.float16

@@ -100,8 +100,9 @@ def export(
         "pad_id": pad_id,
     }
     before = predict_logits(model, tokenizer, check_texts, **how)
-    save_file(stored_tensors(model, heads), folder / "model.safetensors", metadata={"format": "pt"})
-    state = loaded_tensors(load_file(folder / "model.safetensors"))
+    weights = folder / "model.safetensors"
+    save_file(stored_tensors(model, heads), weights, metadata={"format": "pt"})
+    state = loaded_tensors(load_file(weights))
     missing = [key for key in model.load_state_dict(state, strict=False).missing_keys if ".aux_" not in key]
     if missing:
         raise ExportError(f"the checkpoint lacks {', '.join(missing)}")
@@ -117,3 +118,5 @@ def export(
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     # Compact: the indented form is twice the size.
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
+    # safetensors lets the owner alone read it; a worker in a container is another user.
+    weights.chmod((folder / "config.json").stat().st_mode)

@@ -68,11 +68,24 @@ class HummingbotPublisher:
             ConnectionFailedError: no broker answers at the start.
             ConfigurationError: Redis refuses us, be it later.
         """
+        ended = asyncio.Event()
+
+        async def follow(pair: str) -> None:
+            try:
+                await self._follow(pair, ended)
+            finally:
+                # Cancelling the others may not be enough: up to Python 3.11 asyncio.wait_for, in which aiomqtt
+                # waits, forgets a cancellation that comes together with its answer.
+                ended.set()
+
         # A connection of its own for each pair: MQTT has one will a connection.
         try:
             async with asyncio.TaskGroup() as group:
-                for pair in self._coins:
-                    group.create_task(self._follow(pair, stop))
+                pairs = [group.create_task(follow(pair)) for pair in self._coins]
+                stopping = group.create_task(stop.wait())
+                stopping.add_done_callback(lambda _: ended.set())
+                await asyncio.wait(pairs)
+                stopping.cancel()
         except* KbertError as errors:
             raise errors.exceptions[0] from errors
 
