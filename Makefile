@@ -54,7 +54,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python deploy/check_licences.py
+	$(BIN)/python deploy/check_licences.py $(BOTS_VENV)/bin/python
 	$(BIN)/python deploy/check_advisories.py
 
 # On a machine with nothing else to do; some 40 minutes. tests/benchmarks/README.md says what each measures.

@@ -1,4 +1,4 @@
-"""Known vulnerabilities of the pinned packages: pip-audit over deploy/constraints.txt, for `make lint`.
+"""Known vulnerabilities of the pinned packages: pip-audit over both files of pins, for `make lint`.
 
 Status 1 where one is known. Where no advisory service answers, as without a network, it says that nothing
 was checked and ends well: a commit on a train is no vulnerability.
@@ -9,25 +9,42 @@ import subprocess
 import sys
 from pathlib import Path
 
-PINS = Path(__file__).parent / "constraints.txt"
+PINS = ("constraints.txt", "constraints-bots.txt")
 SECONDS = 300
 
 
 def main() -> int:
-    """Run pip-audit and judge its report."""
+    """Run pip-audit and judge its reports."""
+    found: dict[tuple[object, object], dict[str, object]] = {}
+    for name in PINS:
+        report = audit(Path(__file__).parent / name)
+        if report is None:
+            return 0
+        found |= {
+            (package["name"], package.get("version", package.get("skip_reason"))): package
+            for package in report
+        }
+    return judge(list(found.values()))
+
+
+def audit(pins: Path) -> list[dict[str, object]] | None:
+    """pip-audit's report of one file, by itself: the two pin some packages differently; None without one."""
     command = [
-        *(sys.executable, "-m", "pip_audit", "--requirement", str(PINS), "--no-deps", "--disable-pip"),
+        *(sys.executable, "-m", "pip_audit", "--requirement", str(pins), "--no-deps", "--disable-pip"),
         *("--progress-spinner", "off", "--format", "json", "--timeout", "10"),
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)  # noqa: S603
-        report = json.loads(done.stdout)["dependencies"]
+        report: list[dict[str, object]] = json.loads(done.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, ValueError) as error:
         # pip-audit has no status of its own for a service that is out of reach: it writes no report.
         why = getattr(error, "stderr", None) or (done.stderr if isinstance(error, ValueError) else "")
-        print(f"advisories: no service answers, NOT CHECKED\n{str(why).strip()[-300:]}", file=sys.stderr)
-        return 0
-    return judge(report)
+        print(
+            f"advisories: no service answers, {pins.name} NOT CHECKED\n{str(why).strip()[-300:]}",
+            file=sys.stderr,
+        )
+        return None
+    return report
 
 
 def judge(report: list[dict[str, object]]) -> int:

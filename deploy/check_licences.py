@@ -1,13 +1,18 @@
 """Licences of everything that `pip install` may bring, against the list in pyproject.toml, for `make lint`.
 
+    check_licences.py [INTERPRETER ...]
+
 Every licence that a package names has to be allowed in `[tool.kbert.licences]`, or the package has to be
-excepted there by name, with the reason. Packages of extras that are not installed are named and passed over.
+excepted there by name, with the reason. The environments of the other interpreters are looked at
+as well, where they are there; what none has is named and passed over.
 """
 
+import json
 import re
+import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,18 +23,40 @@ from packaging.utils import canonicalize_name
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Print what is not allowed; 1 where anything is."""
     project = tomllib.loads(PROJECT.read_text("utf-8"))
-    rules = project["tool"]["kbert"]["licences"]
-    packages, absent = closure(project["project"])
-    refused = [problem for name in sorted(packages) if (problem := judge(name, licences(name), rules))]
+    if "--json" in arguments:
+        print(json.dumps(examined(project)))
+        return 0
+    packages, absent, refused = examined(project)
+    for interpreter in filter(Path.exists, map(Path, arguments)):
+        others = of_other(interpreter)
+        absent = [name for name in absent if name in others[1]]
+        packages = sorted({*packages, *others[0]})
+        refused = sorted({*refused, *others[2]})
     for problem in refused:
         print(problem)
     if absent:
-        print(f"licences: not installed, NOT CHECKED: {', '.join(sorted(absent))}", file=sys.stderr)
+        print(f"licences: not installed, NOT CHECKED: {', '.join(absent)}", file=sys.stderr)
     print(f"licences: {len(packages)} packages, {len(refused)} not allowed")
     return 1 if refused else 0
+
+
+def examined(project: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """Packages of this environment, those that it lacks, and what is not allowed."""
+    rules = project["tool"]["kbert"]["licences"]
+    packages, absent = closure(project["project"])
+    refused = [problem for name in sorted(packages) if (problem := judge(name, licences(name), rules))]
+    return sorted(packages), sorted(absent), refused
+
+
+def of_other(interpreter: Path) -> tuple[list[str], list[str], list[str]]:
+    """The same, as another environment's interpreter finds it."""
+    command = [str(interpreter), __file__, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    packages, absent, refused = json.loads(done.stdout)
+    return packages, absent, refused
 
 
 def closure(project: Mapping[str, Any]) -> tuple[set[str], set[str]]:
@@ -92,4 +119,4 @@ def _applies(requirement: Requirement, extra: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ import structlog
 
 from worker.collector import calm_collector
 from worker.configured_model import load_configured
-from worker.errors import KbertError
+from worker.errors import KbertError, first_of
 from worker.settings import PipelineName, Settings
 from worker.stopping import in_own_thread, unless_stopped
 from worker.telemetry.endpoint import expose
@@ -166,7 +166,7 @@ async def run_services(settings: Settings, names: list[str], stop: asyncio.Event
             for name in names:
                 group.create_task(_watched(name, settings, stop), name=name)
     except* KbertError as errors:
-        raise _first(errors) from errors
+        raise first_of(errors) from errors
     finally:
         beating.cancel()
         if exposed is not None:
@@ -184,15 +184,6 @@ async def _watched(name: str, settings: Settings, stop: asyncio.Event) -> None:
     await SERVICES[name](settings, stop)
     if not stop.is_set():
         raise KbertError(f"The service {name} ended by itself.")
-
-
-def _first(errors: BaseExceptionGroup[KbertError]) -> KbertError:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if not isinstance(error, KbertError):
-        raise TypeError(f"not one of ours: {error!r}")
-    return error
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import typer
 
 from worker import __version__
 from worker.commands.bot import bot_app
-from worker.commands.common import AsJson, ModelRef
+from worker.commands.common import INTERRUPTED, AsJson, InterruptedEarlyError, ModelRef
 from worker.commands.common import run_async as _run
 from worker.commands.common import settings_in_force as _settings
 from worker.commands.export import export_app
@@ -456,9 +456,12 @@ def _dead_letter_filter(
 
 
 def main() -> None:
-    """Entry point: a known error is one sentence on standard error and status 1."""
+    """Entry point: a known error is one sentence on standard error and status 1, or 130 after Ctrl-C."""
     try:
         app(standalone_mode=True)
+    except InterruptedEarlyError as error:
+        print(f"kbert: {error}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except KbertError as error:
         sys.exit(f"kbert: {error}")
     except ModuleNotFoundError as error:

@@ -13,6 +13,14 @@ class ConnectionFailedError(KbertError):
     """Kafka or Redis could not be reached; the message names the address setting."""
 
 
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group, or of a group in it."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def kafka_unreachable(bootstrap_servers: str, error: Exception) -> ConnectionFailedError:
     """The sentence for a broker that does not answer."""
     return ConnectionFailedError(

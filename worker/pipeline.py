@@ -131,6 +131,7 @@ class Pipeline:
         )
         self._seldom = Seldom(log)
         self._stage = {stage: metrics.STAGE_SECONDS.labels(name, stage) for stage in _STAGES}
+        metrics.BATCH_SPLITS.labels(name)  # there from the start: what is born at 1 shows no increase
         metrics.QUEUE_TOKENS.labels(name).set_function(lambda: self._batcher.queued_tokens)
         metrics.QUEUE_MESSAGES.labels(name).set_function(lambda: self._batcher.queued_items)
         self.counts = Counts()

@@ -116,6 +116,8 @@ class Projection:
         self._stall_limit = stall_limit
         self._records = 0
         self._seldom = Seldom(log)
+        for counter in (metrics.PROJECTION_REWINDS, metrics.PROJECTION_REJECTED):
+            counter.labels(name)  # born at 1, its first step would be no increase to an alert
         self._follower = SignalFollower(
             topic,
             kafka,

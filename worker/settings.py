@@ -9,6 +9,7 @@ most users set; ``kbert config`` prints the tree in force.
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args, get_origin
@@ -25,6 +26,7 @@ from pydantic import (
     PositiveInt,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -48,6 +50,9 @@ _PREFIX: Final = "KBERT_"
 _DOTENV: Final = ".env"
 _OTHER_VARIABLES: Final = ("KBERT_CONFIG", "KBERT_SCREENSHOTS")
 _OF_TESTS: Final = "KBERT_TEST_"
+_ADDRESS: Final = re.compile(r"(\[[^\[\]\s]*:[^\[\]\s]*\]|[^\[\]:/@\s]+)(:(?P<port>[0-9]{1,5}))?")
+_KAFKA_PORT: Final = 9_092
+_LAST_PORT: Final = 65_535
 
 
 class _Section(BaseModel):
@@ -85,6 +90,20 @@ class KafkaSettings(_Section):
         default=True,
         description="Off only for brokers that lack InitProducerId v0 (the embedded one).",
     )
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _addresses(cls, servers: str) -> str:
+        whole = []
+        for server in map(str.strip, servers.split(",")):
+            address = _ADDRESS.fullmatch(server)
+            if address is None or not 0 < int(address["port"] or _KAFKA_PORT) <= _LAST_PORT:
+                raise ValueError(
+                    f"{server!r} is no host:port, such as kafka-1:9092 or [::1]:9092; "
+                    "several are joined by commas"
+                )
+            whole.append(server if address["port"] else f"{server}:{_KAFKA_PORT}")
+        return ",".join(whole)
 
     @model_validator(mode="after")
     def _credentials_complete(self) -> Self:
@@ -294,7 +313,8 @@ class SinkSettings(_Section):
     text_characters: PositiveInt = 500
     author_key: SecretStr | None = Field(
         default=None,
-        description="Key of the author hash; set it and keep it, or hashes differ on each start.",
+        description="Key of the author hash; set it and keep it: the key used where absent is public, and "
+        "known names can be found by their hashes.",
     )
     request_timeout: PositiveFloat = 40.0
     compression: Literal["gzip"] | None = None
@@ -609,7 +629,14 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _dotenv() -> dict[str, str]:
-    return {name: value for name, value in dotenv_values(_DOTENV).items() if value is not None}
+    try:
+        return {name: value for name, value in dotenv_values(_DOTENV).items() if value is not None}
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{Path(_DOTENV).resolve()} is not UTF-8: save it as UTF-8 ({error})."
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"{Path(_DOTENV).resolve()} cannot be read: {error.strerror}.") from None
 
 
 def _variables(model: type[BaseModel] = Settings, prefix: str = _PREFIX) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from worker.settings import SinkSettings
 from worker.sink.producer import OutRecord
 from worker.sink.signals import CryptoSignalBuilder, signal_records
 from worker.sink.traffic_signals import traffic_records, traffic_signal
-from worker.source.decoding import message_text
+from worker.source.decoding import is_blank, message_text
 
 
 class Task(Protocol):
@@ -100,7 +100,10 @@ class TrafficTask:
 
     def text(self, message: RawMessage) -> str:
         """``title [SEP] body``; the one that is there where only one is. Plain text counts as a title."""
-        return article_text(message.title or message.text or "", message.body or "", self._separator)
+        title = message.title or ""
+        return article_text(
+            (message.text or "") if is_blank(title) else title, message.body or "", self._separator
+        )
 
     def signal(
         self,

@@ -57,8 +57,8 @@ async def produce_signals(kafka: KafkaServer, settings: Settings, values: list[b
 
 
 def recount(values: list[bytes]) -> dict[str, int]:
-    """Messages of each symbol, every id counted once."""
-    unique = {signal["id"]: signal for signal in map(json.loads, values)}
+    """Messages of each symbol, every source and id counted once."""
+    unique = {(signal["source"], signal["id"]): signal for signal in map(json.loads, values)}
     counts: Counter[str] = Counter()
     for signal in unique.values():
         counts.update(signal["coins"])
@@ -111,14 +111,14 @@ async def equals(url: str, expected: dict[str, int]) -> None:
 async def equal_a_recount(settings: Settings) -> None:
     """Count the signals as they stand on their topic, repeats and all, into an empty Redis.
 
-    Raises AssertionError unless every number of every window is that of the ids counted once each: the first
-    signal of an id on a partition counts.
+    Raises AssertionError unless every number of every window is that of the messages counted once each: the
+    first signal of a source and id on a partition counts.
     """
     records = await read_topic(settings.kafka.bootstrap_servers, settings.topics.signals)
-    once: dict[tuple[int, str], dict[str, Any]] = {}
+    once: dict[tuple[int, str, str], dict[str, Any]] = {}
     for record in records:
         signal = json.loads(record.value)
-        once.setdefault((record.partition, signal["id"]), signal)
+        once.setdefault((record.partition, signal["source"], signal["id"]), signal)
     async with EmbeddedRedis() as redis:
         own = settings.model_copy(
             update={

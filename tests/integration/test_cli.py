@@ -1,19 +1,24 @@
 """The commands as a user runs them, with the bundled model."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from schemas.signals import CryptoSignal
 from tests.kafka_io import settings_for
 from tests.processes import environment_of
 from tests.servers import KafkaServer
+from worker.commands.watch import watch_board
+from worker.settings import RedisSettings, Settings
 
 
 def _kbert(
@@ -117,7 +122,15 @@ async def test_topics_are_made_and_described(kafka: KafkaServer) -> None:
 
 
 def test_demo_counts_every_message_and_its_aggregates_equal_a_recount() -> None:
-    done = _kbert("demo", "--messages", "300", "--exit", "--json")
+    production = {
+        "KBERT_DELIVERY": "exactly_once",
+        "KBERT_KAFKA__SECURITY_PROTOCOL": "SASL_SSL",
+        "KBERT_KAFKA__SASL_USERNAME": "kbert",
+        "KBERT_KAFKA__SASL_PASSWORD": "hush",
+        "KBERT_REDIS__PASSWORD": "hush",
+        "KBERT_TOPICS__REPLICATION_FACTOR": "3",
+    }
+    done = _kbert("demo", "--messages", "300", "--exit", "--json", **production)
     assert done.returncode == 0, done.stderr.decode()
     result = json.loads(done.stdout)
     assert result["messages_in"] == 300
@@ -147,3 +160,54 @@ def test_demo_on_no_terminal_prints_signals_and_coins_until_it_is_interrupted() 
         assert process.returncode == 0, errors.decode()
     finally:
         process.kill()
+
+
+@pytest.mark.parametrize("pipeline", ["crypto", "traffic"])
+def test_an_interrupted_demo_says_how_far_it_came(pipeline: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker", "demo", "--messages", "100000", "--exit", "--pipeline", pipeline],
+        env=os.environ | {"KBERT_LOG__LEVEL": "info", "PYTHONPATH": str(Path.cwd())},
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = b""
+    try:
+        while b"worker.ready" not in said:
+            line = process.stderr.readline()
+            assert line, said.decode()
+            said += line
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+        assert b"Traceback" not in rest, rest.decode()
+        assert rest.decode().strip().splitlines()[-1].startswith("kbert: Interrupted: ")
+        assert b" of 100000 " in rest
+        assert process.returncode == 130
+    finally:
+        process.kill()
+
+
+async def test_watch_prints_a_board_a_second_where_there_is_no_terminal(
+    redis_url: str, redis_prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(redis=RedisSettings(url=SecretStr(redis_url), prefix=redis_prefix))
+    stop = asyncio.Event()
+    watching = asyncio.create_task(watch_board(settings, "1h", once=False, as_json=False, stop=stop))
+    printed = ""
+    async with asyncio.timeout(30):
+        while printed.count("MARKET") < 2:
+            await asyncio.sleep(0.1)
+            printed += capsys.readouterr().out
+    stop.set()
+    await watching
+
+
+@pytest.mark.parametrize("arguments", [["--exit"], [], ["--pipeline", "traffic"]])
+def test_a_demo_with_a_wrong_model_ends_with_one_sentence(arguments: list[str]) -> None:
+    settings = {"KBERT_MODEL__REF": "/nowhere/model", "KBERT_TRAFFIC__MODEL__REF": "/nowhere/model"}
+    done = _kbert("demo", *arguments, "--messages", "9", **settings, KBERT_SERVE__PORT="0")
+    last = done.stderr.decode().strip().splitlines()[-1]
+    assert last.startswith("kbert: "), done.stderr.decode()
+    assert "/nowhere/model" in last
+    assert done.returncode == 1

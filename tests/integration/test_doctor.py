@@ -18,6 +18,7 @@ from tests.processes import environment_of
 from tests.servers import KafkaServer, Topics
 from worker.commands.doctor import examine
 from worker.doctor.finding import Finding
+from worker.doctor.kafka import check_kafka
 from worker.embedded import EmbeddedRedis, free_port
 from worker.settings import KafkaSettings, ModelSettings, RedisSettings, ServeSettings, Settings, SinkSettings
 
@@ -68,10 +69,29 @@ async def test_a_healthy_installation_has_no_failure(kafka: KafkaServer, setting
         "disk", "author key", "serve", "model crypto", "kafka", f"topic {settings.topics.raw}", "producer",
         f"topic {settings.topics.signals}", f"topic {settings.topics.dead_letter}", "redis", "redis rights",
         f"group {settings.source.group_id}", f"read {settings.topics.raw}", "redis version", "redis memory",
-        "redis clock",
+        "redis clock", f"group {settings.aggregates.group_id}", f"read {settings.topics.signals}",
     } == set(found)  # fmt: skip
     assert "newest record" in found[f"read {settings.topics.raw}"]["said"]
     assert "torch" in found["model crypto"]["said"]
+
+
+async def test_what_each_pipeline_reads_is_looked_at(
+    kafka: KafkaServer, topics: Topics, settings: Settings
+) -> None:
+    raw, signals = await topics.make("raw-traffic"), await topics.make("signals-traffic")
+    both = changed(settings, "traffic", raw=raw, signals=signals, group_id=f"workers-{raw}")
+    both = changed(both, "aggregates", group_id=f"aggregates-{raw}")
+    both = changed(both, "narrative", group_id=f"narrative-{raw}")
+    await produce(kafka.bootstrap_servers, signals, [b"a"], partitions=1)
+    both = both.model_copy(update={"pipelines": ["crypto", "traffic"]})
+    found = {finding.check: finding async for finding in check_kafka(both)}
+    groups = {
+        settings.source.group_id, f"aggregates-{raw}", f"workers-{raw}", f"narrative-{raw}"
+    }  # fmt: skip
+    assert {check[6:] for check in found if check.startswith("group ")} == groups
+    read = {settings.topics.raw, settings.topics.signals, raw, signals}
+    assert {check[5:] for check in found if check.startswith("read ")} == read
+    assert "newest record" in found[f"read {signals}"].said
 
 
 async def test_what_is_wrong_is_a_line_each_and_status_1(settings: Settings, tmp_path: Path) -> None:

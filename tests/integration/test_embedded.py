@@ -175,6 +175,16 @@ async def test_a_missing_package_is_named_with_its_extra(
         await server().start()
 
 
+async def test_a_home_that_cannot_be_written_is_told_with_the_mend(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("CALF_TANSU_BIN", raising=False)
+    with pytest.raises(ConfigurationError, match=r"set HOME to .*CALF_TANSU_BIN"):
+        await EmbeddedKafka().start()
+
+
 async def test_topics_are_made_with_the_partitions_asked_for(kafka: KafkaServer, topics: Topics) -> None:
     one, many = await topics.make("one"), await topics.make("many", partitions=5)
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)

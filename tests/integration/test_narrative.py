@@ -98,7 +98,7 @@ async def test_one_id_of_two_newswires_is_two_articles(
     assert sum(one.articles for sources in streamed.values() for one in sources.values()) == 100
     file = tmp_path / "signals.jsonl"
     file.write_text("".join(json.dumps(one) + "\n" for one in wires))
-    assert build_from_signals([file]).accumulator.sums() == streamed
+    assert build_from_signals([file], max_future=60).accumulator.sums() == streamed
 
 
 async def test_a_repeated_id_counts_once(store: RedisStore, redis_prefix: str) -> None:

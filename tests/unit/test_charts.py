@@ -147,6 +147,15 @@ def test_a_korean_font_is_one_that_has_the_letters() -> None:
     assert FT2Font(path).get_char_index(ord("힣"))
 
 
+@needs_korean
+def test_a_korean_column_has_letters_among_english_labels(tmp_path: Path) -> None:
+    """The names of a file's columns stand in the legend of a chart whose labels are English."""
+    with picture(tmp_path / "fit.png", 3, 2) as figure:
+        axes = figure.subplots()
+        axes.plot([1, 2], label="사고 건수")
+        axes.legend()
+
+
 def test_an_ending_that_is_no_picture_is_refused_before_the_work() -> None:
     with pytest.raises(ConfigurationError, match=r"ends in none of \.png, \.svg, \.pdf"):
         check_drawing(Path("btc.jpg"))

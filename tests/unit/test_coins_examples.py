@@ -290,6 +290,31 @@ XRP(리플) 급등 | XRP
 바빌론 스테이킹 | BABY
 하이퍼레인 급등 | HYPER
 메이커다오 스카이 전환 | MKR SKY
+32이더 스테이킹 | ETH
+8솔 넣음 | SOL
+1만비트 보유중 | BTC
+5천비트 | BTC
+1만이더 옮김 | ETH
+100만리플 송금 | XRP
+Neo 10% 급등 | NEO
+Render 상장 | RENDER
+ARBUSD 롱 | ARB
+XBTUSD 숏 | BTC
+DOTUSD APTUSD VETUSD BNBUSD SHIBUSD | DOT APT VET BNB SHIB
+SUSDT 펀비 음수 | S
+1000SHIBUSDTPERP 롱 | SHIB
+보내는 주소 트론망 맞음? | TRX
+이더망으로 보냄 | ETH
+비트없이 무슨 | BTC
+보라 상장 | BORA
+월드콘 떡상 | WLD
+오스모 급등 | OSMO
+인컴 상장 | ICP
+엑스알 급등 | XRP
+쎄럼 상장 | SRM
+해시플로우(HFT) 상장 | HFT
+$HFT 롱 | HFT
+SOL 급등 | SOL
 """
 
 # Everyday life in the same words.
@@ -508,6 +533,42 @@ USDT 마켓 거래량 없네
 에이다 러브레이스 책 읽음
 트론 레거시 봤음
 수이제네리스
+삼성 Neo QLED 85인치
+Waves 플러그인 세일하네
+Render 함수가 두번 불림
+Mina 직캠 미쳤다
+블랙록 FBTC 순유출
+GBTC FETH METH BETH TBTC GUSD AUSD
+8비트 음악
+64비트 컴퓨터
+5만이더라
+5천이더니
+3억이더군
+엔화 캐리 청산
+연준 월러 이사
+바낸 알파 에드
+알파 에드
+하방 리스크 매수
+롱 레버리지 리스크
+숫자를 보라 상장사 실적
+이 차트를 보라 급등 전이다
+월드콘 먹고 싶다
+편의점 월드콘 1+1
+DJI 오스모 액션
+오스모 포켓3
+패시브 인컴
+엑스알 글래스
+쎄럼 발라
+버거코인
+HFT 알고리즘 트레이딩
+DAG 구조
+ROA 개선 전망
+OBT 시작
+PCI 슬롯
+EDR 보안
+BMT 결과
+SOL 미국배당다우존스 매수
+SOL 조선TOP3 급등
 """
 
 

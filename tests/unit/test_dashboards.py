@@ -2,8 +2,11 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 from prometheus_client import REGISTRY
@@ -36,6 +39,31 @@ def test_what_is_asked_for_exists(file: str) -> None:
     samples = set().union(*families().values())
     assert len(asked) > 5
     assert asked <= samples, asked - samples
+
+
+def expressions(node: Any) -> Iterator[str]:
+    """Every `expr` of a parsed file."""
+    if isinstance(node, dict):
+        if isinstance(text := node.get("expr"), str):
+            yield text
+        node = list(node.values())
+    if isinstance(node, list):
+        for inner in node:
+            yield from expressions(inner)
+
+
+@pytest.mark.parametrize("file", ["deploy/prometheus/alerts.yml", "deploy/grafana/kbert-stream.json"])
+def test_prometheus_takes_every_expression(file: str) -> None:
+    """It refuses a whole file of rules for one that it does not."""
+    found = list(expressions(yaml.safe_load((ROOT / file).read_text("utf-8"))))
+    assert len(found) > 5
+    for expression in found:
+        # Grafana puts durations and regular expressions in the places of its variables.
+        asked = expression.replace("$__rate_interval", "1m").replace("$pipeline", ".*")
+        try:
+            promql_parser.parse(asked)
+        except ValueError as error:
+            pytest.fail(f"{expression}: {error}")
 
 
 def test_the_board_shows_every_metric() -> None:

@@ -79,6 +79,24 @@ def test_a_taken_port_is_one_sentence() -> None:
         expose("127.0.0.1", taken.getsockname()[1])
 
 
+def test_an_ipv6_address_is_bound(health: Health) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = expose("::1", 0, health=health)
+    try:
+        assert get(f"http://[::1]:{server.server_port}/healthz")[0] == 200
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_name_that_nobody_knows_is_one_sentence() -> None:
+    with pytest.raises(ConfigurationError, match=r"metrics\.host"):
+        expose("no-such-name.invalid", 0, SecretStr("0123456789abcdef"))
+
+
 async def test_who_waits_for_redis_is_not_ended() -> None:
     looks = 0
 

@@ -7,10 +7,12 @@ from statistics import mean, stdev
 
 import pytest
 from pyarrow import parquet
+from typer.testing import CliRunner
 
 from tests.fake_traffic import signal
-from worker.errors import ConfigurationError
-from worker.narrative.export import check_suffix, write
+from worker.commands.narrative import narrative_app
+from worker.errors import ConfigurationError, KbertError
+from worker.narrative.export import check_output, write
 from worker.narrative.index import NoArticlesError, monthly_index, wilson
 from worker.narrative.months import parse_month
 from worker.narrative.sums import Accumulator, RejectedSignalError, Sums, contribution
@@ -155,7 +157,23 @@ def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
         assert (float(line["share"]) if line["share"] else None) == original.share
         assert math.isclose(row["share_high"] or 0.0, float(line["share_high"] or 0.0))
     with pytest.raises(ConfigurationError, match=r"\.csv nor in \.parquet"):
-        check_suffix(tmp_path / "index.xlsx")
+        check_output(tmp_path / "index.xlsx")
+
+
+def test_a_folder_that_is_not_there_is_refused_before_the_work(tmp_path: Path) -> None:
+    """The file could not be opened, after all articles had been classified."""
+    articles = str(tmp_path / "articles.jsonl")
+    for option, name in (("--out", "index.csv"), ("--chart", "index.png")):
+        arguments = ["build", "--input", articles, option, str(tmp_path / "nowhere" / name)]
+        outcome = CliRunner().invoke(narrative_app, arguments)
+        assert isinstance(outcome.exception, ConfigurationError)
+        assert "a folder that is not there" in str(outcome.exception)
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "index.csv").mkdir()
+    with pytest.raises(KbertError, match=r"index\.csv cannot be written: Is a directory\.$"):
+        write(monthly_index({"2020-01": {"a": Sums(4, 1, 1_000)}}), tmp_path / "index.csv")
 
 
 @pytest.mark.parametrize("text", ["2015", "2015-13", "15-01", "2015-1", "2015-01-01"])

@@ -1,6 +1,7 @@
 """The regression against statsmodels by hand, against Stata, and what it refuses."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,16 @@ from statsmodels.datasets import macrodata
 from statsmodels.stats.diagnostic import acorr_breusch_godfrey
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 from statsmodels.tsa.stattools import adfuller
+from typer.testing import CliRunner
 
 from tests.simulated_series import autoregressive, coverage, series
-from worker.errors import ConfigurationError
+from worker.commands.narrative import narrative_app
+from worker.errors import ConfigurationError, KbertError
 from worker.narrative.chart import regression_charts
 from worker.narrative.index import monthly_index
-from worker.narrative.regression import Regression, newey_west_lags, regress
+from worker.narrative.regression import Regression, fixed_b_critical_value, newey_west_lags, regress
 from worker.narrative.report import latex, text
-from worker.narrative.series import SeriesError, common_months, read_series, shifted
+from worker.narrative.series import SeriesError, common_months, read_index, read_series, shifted
 from worker.narrative.sums import Sums
 
 
@@ -63,7 +66,7 @@ def test_everything_equals_statsmodels_called_by_hand() -> None:
     terms = list(fitted.terms.values())
     np.testing.assert_allclose([t.coefficient for t in terms], by_hand.params, rtol=1e-9)
     np.testing.assert_allclose([t.error for t in terms], by_hand.bse, rtol=1e-9)
-    np.testing.assert_allclose([t.p for t in terms], by_hand.pvalues, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose([t.p or 0.0 for t in terms], by_hand.pvalues, rtol=1e-7, atol=1e-12)
     np.testing.assert_allclose([[t.low, t.high] for t in terms], by_hand.conf_int(), rtol=1e-7)
     assert fitted.months[0] == "2015-02"
     assert fitted.degrees_of_freedom == by_hand.df_resid
@@ -125,6 +128,41 @@ def test_the_newey_west_rule() -> None:
     assert [newey_west_lags(months) for months in (50, 100, 120, 202, 400)] == [3, 4, 4, 4, 5]
 
 
+def test_the_critical_value_is_the_quantile_of_what_it_approximates() -> None:
+    """|t| of the mean of white noise, with the Bartlett kernel over a fifth of the sample."""
+    rng = np.random.default_rng(7)
+    months, maxlags = 300, 59
+    noise = rng.standard_normal((8_000, months))
+    sums = np.cumsum(noise - noise.mean(1, keepdims=True), axis=1)
+    width = maxlags + 1
+    # The Bartlett estimate in partial sums.
+    squares = (sums**2).sum(1) - (sums[:, :-width] * sums[:, width:]).sum(1)
+    t = math.sqrt(months) * noise.mean(1) / np.sqrt(2 * squares / (months * width))
+    assert fixed_b_critical_value(maxlags, months) == pytest.approx(np.quantile(np.abs(t), 0.95), abs=0.12)
+    assert fixed_b_critical_value(0, 10**6) == pytest.approx(1.96, abs=1e-4)
+
+
+def test_the_row_of_lazarus_has_an_interval_by_fixed_b_and_no_p() -> None:
+    """Its rule was made for these critical values, and was read with Student's t."""
+    fitted = _fitted()
+    rows = {line.maxlags: line for line in fitted.sensitivity}
+    term = rows[15].terms["index_share"]
+    critical = fixed_b_critical_value(15, fitted.observations)
+    assert critical > 2.3
+    assert (term.high - term.coefficient) / term.error == pytest.approx(critical)
+    assert (term.coefficient - term.low) / term.error == pytest.approx(critical)
+    assert term.p is None
+    assert all(line.terms["index_share"].p is not None for lag, line in rows.items() if lag != 15)
+    (printed,) = (line for line in text(fitted).splitlines() if line.startswith("   15 index_share "))
+    assert f"      - {f'[{term.low:.4g}, {term.high:.4g}]':>25}   1.3 sqrt(T), interval by" in printed
+    assert {index.p for index in _chosen(15).terms.values()}.isdisjoint({None})
+
+
+def _chosen(maxlags: int) -> Regression:
+    y, index, _ = _simulated()
+    return regress(series(y), series(index), maxlags=maxlags)
+
+
 def test_a_small_cut_of_the_simulation() -> None:
     found = coverage(60, seed=2)
     assert found.hac >= 0.88  # 60 series: 95 % within some six points
@@ -162,6 +200,9 @@ def test_refusals_are_one_sentence_that_names_what() -> None:
     _refusal("twice", lags=[1, 1])
     _refusal("--maxlags 500", maxlags=500)
     _refusal("no value at all", y={})
+    taken = {name: series(_simulated()[2]) for name in ("trend", "month_02")}
+    _refusal("trend is there twice", others=taken, trend=True)
+    _refusal("month_02 is there twice", others=taken, month_dummies=True)
 
 
 def _without(values: dict[str, float], month: str) -> dict[str, float]:
@@ -179,12 +220,19 @@ def test_files_are_read_or_refused_with_the_line(tmp_path: Path) -> None:
         ("month,a\n2015-01,1\n2015-01,2\n", ":3 repeats the month 2015-01"),
         ("month,a\n2015-01,x\n", ":2 has 'x'"),
         ("month,a\n2015-01,nan\n", ":2 has 'nan'"),
-        ("month,a\nJanuary,1\n", "no month"),
+        ("month,a\nJanuary,1\n", ":2: 'January' is no month"),
+        ("month,a\n2015-1,1\n", ":2: '2015-1' is no month"),
+        ("month,a\n2015-01,1\n2015-013,1\n", ":3: '2015-013' is no month"),
+        ("month,a,b\n2015-01,1,2\n2015-02,11,993,2\n", ":3 has more cells than the header"),
+        ('month,a\n2015-01,"1,15"\n', ":2 has '1,15'"),
+        ('month,a\n2015-01,"1\n', "cannot be read"),
         ("year,a\n2015,1\n", "no column month"),
     ):
         file.write_text(content, encoding="utf-8")
         with pytest.raises((SeriesError, ConfigurationError), match=message):
             read_series(file)
+    file.write_text('month,a\n2015-01,"-1,234,567.5"\n', encoding="utf-8")
+    assert read_series(file) == {"a": {"2015-01": -1_234_567.5}}
     file.write_text("month,a\n2015-01,1\n", encoding="utf-8")
     with pytest.raises(SeriesError, match="no column b: it has a"):
         read_series(file, "b")
@@ -192,6 +240,16 @@ def test_files_are_read_or_refused_with_the_line(tmp_path: Path) -> None:
         common_months(
             {"a": {"2015-01": 1.0, "2015-03": 1.0}, "b": dict.fromkeys(("2015-01", "2015-03"), 1.0)}
         )
+
+
+def test_an_index_with_an_empty_count_names_the_month(tmp_path: Path) -> None:
+    file = tmp_path / "index.csv"
+    file.write_text(
+        "month,articles,negatives,share,share_low,share_high\n"
+        "2015-01,4,1,0.25,0.1,0.5\n2015-02,4,,0.25,0.1,0.5\n"
+    )
+    with pytest.raises(SeriesError, match="has no negatives in the month 2015-02"):
+        read_index(file)
 
 
 def _fitted() -> Regression:
@@ -209,6 +267,7 @@ def test_text_latex_and_json_hold_the_same_figures() -> None:
     assert f"({term.error:.4g})" in table
     assert r"accidents\_n" in table
     assert table.count(r"\begin") == table.count(r"\end") == 1
+    assert latex(_named("a^2~{b}")).count(r"a\textasciicircum{}2\textasciitilde{}\{b\} ") == 1
     plain = json.loads(json.dumps(fitted.to_dict()))
     assert plain["terms"]["index_share(t-1)"]["error"] == term.error
     assert {line["maxlags"] for line in plain["sensitivity"]} == {0, 4, 6, 12, 15}
@@ -219,3 +278,19 @@ def test_charts_are_drawn(tmp_path: Path) -> None:
     paths = regression_charts(_fitted(), rows, tmp_path)
     assert [path.name for path in paths] == ["index.png", "fit.png", "maxlags.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def _named(dependent: str) -> Regression:
+    y, index, _ = _simulated()
+    return regress(series(y), series(index), dependent=dependent)
+
+
+def test_a_file_in_the_place_of_the_folder_of_plots_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "y.csv"
+    file.write_text("month,a\n2015-01,1\n")
+    arguments = ["regress", "--y", str(file), "--column", "a", "--plots", str(file)]
+    outcome = CliRunner().invoke(narrative_app, arguments)
+    assert isinstance(outcome.exception, ConfigurationError)
+    assert "is a file" in str(outcome.exception)
+    with pytest.raises(KbertError, match="cannot be made"):
+        regression_charts(_fitted(), [], file / "plots")

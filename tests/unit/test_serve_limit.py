@@ -5,9 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from worker.rate_limit import RateLimit, client_of
 from worker.serve.guard import Guard
@@ -98,6 +100,54 @@ async def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.Monkey
         for given in ("", "Bearer x", "Bearer 0123456789abcdef", "Basic 0123456789abcdef"):
             await http.get("/v1/coins", headers={"Authorization": given})
     assert [wanted for _, wanted in compared] == [b"0123456789abcdef"] * 4
+
+
+def errors_of(route: str) -> float:
+    return REGISTRY.get_sample_value("kbert_http_requests_total", {"route": route, "status": "500"}) or 0.0
+
+
+async def test_a_failure_is_answered_as_everything_else_and_counted() -> None:
+    def broken() -> None:
+        raise RuntimeError("secret")
+
+    failing = FastAPI()
+    failing.add_api_route("/v1/broken", broken)
+    failing.add_middleware(Guard, settings=ServeSettings())
+    before = errors_of("/v1/broken")
+    transport = httpx.ASGITransport(app=failing, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        given = await http.get("/v1/broken")
+    assert (given.status_code, errors_of("/v1/broken")) == (500, before + 1)
+    assert given.headers["content-security-policy"]
+    assert given.headers["cache-control"] == "no-store"
+    assert "secret" not in given.text
+    transport = httpx.ASGITransport(app=failing)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        with pytest.raises(RuntimeError, match="secret"):  # the server logs it
+            await http.get("/v1/broken")
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_a_socket_that_fails_is_answered_once(accepted: bool) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        if accepted:
+            await send({"type": "websocket.accept"})
+        raise RuntimeError
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "path": "/v1/ws", "headers": [(b"host", b"localhost")]}
+    with pytest.raises(RuntimeError):
+        await Guard(broken, ServeSettings())(scope, receive, send)
+    kinds = [message["type"] for message in sent]
+    refused = ["websocket.http.response.start", "websocket.http.response.body"]
+    assert kinds == (["websocket.accept"] if accepted else refused)
 
 
 async def test_no_other_origin_may_read() -> None:

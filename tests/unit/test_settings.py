@@ -38,6 +38,12 @@ def test_environment_over_dotenv_over_toml_over_defaults(
         ("KBERT_BATCH__MAX_TOKENS", "1", "batch.max_tokens"),
         ("KBERT_KAFKA__SECURITY_PROTOCOL", "SASL_SSL", "kafka.sasl_username"),
         ("KBERT_KAFKA__SSL_CAFILE", "/nowhere/ca.pem", "kafka.ssl_cafile"),
+        ("KBERT_KAFKA__BOOTSTRAP_SERVERS", "kafka:abc", "'kafka:abc' is no host:port"),
+        ("KBERT_KAFKA__BOOTSTRAP_SERVERS", "one:1,", "'' is no host:port"),
+        ("KBERT_KAFKA__BOOTSTRAP_SERVERS", "kafka:65536", "'kafka:65536' is no host:port"),
+        ("KBERT_KAFKA__BOOTSTRAP_SERVERS", "kafka:0", "'kafka:0' is no host:port"),
+        ("KBERT_KAFKA__BOOTSTRAP_SERVERS", "::1:9092", "'::1:9092' is no host:port"),
+        ("KBERT_KAFKA__BOOTSTRAP_SERVERS", "tcp://kafka:9092", "'tcp://kafka:9092' is no host:port"),
         ("KBERT_MODEL__PRECISION", "int3", "model.precision"),
         ("KBERT_CONFIG", "/nowhere/kbert.toml", "KBERT_CONFIG"),
         ("KBERT_PIPELINES", "traffic", """as JSON, such as KBERT_PIPELINES='["crypto", "traffic"]'."""),
@@ -101,3 +107,23 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KBERT_SINK__AUTHOR_KEY", "")
     assert load_settings().sink.author_key is None
+
+
+@pytest.mark.parametrize(
+    ("servers", "whole"),
+    [
+        ("kafka:9092", "kafka:9092"),
+        ("a-1.example:1, b_2:65535", "a-1.example:1,b_2:65535"),
+        ("[::1]:9092,[fe80::1%eth0]:9093", "[::1]:9092,[fe80::1%eth0]:9093"),
+        ("kafka-1,kafka-2:9093", "kafka-1:9092,kafka-2:9093"),
+    ],
+)
+def test_addresses_of_brokers(monkeypatch: pytest.MonkeyPatch, servers: str, whole: str) -> None:
+    monkeypatch.setenv("KBERT_KAFKA__BOOTSTRAP_SERVERS", servers)
+    assert load_settings().kafka.bootstrap_servers == whole
+
+
+def test_a_dotenv_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("KBERT_LOG__LEVEL=info # 로그".encode("cp949"))
+    with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8"):
+        load_settings()

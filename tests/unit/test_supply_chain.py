@@ -35,6 +35,27 @@ def test_an_index_without_advisories_is_said(capsys: pytest.CaptureFixture[str])
     assert "NOT CHECKED" in capsys.readouterr().err
 
 
+def test_the_pins_of_both_environments_are_audited(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    advisories = script("check_advisories")
+    asked: list[str] = []
+
+    def audit(pins: Path) -> list[dict[str, object]]:
+        asked.append(pins.name)
+        vulnerable = pins.name == "constraints-bots.txt"
+        known = [{"id": "PYSEC-1", "fix_versions": []}] if vulnerable else []
+        return [
+            {"name": "x", "version": "1" if vulnerable else "2", "vulns": known},
+            {"name": "both", "version": "1", "vulns": []},
+        ]
+
+    monkeypatch.setattr(advisories, "audit", audit)
+    assert advisories.main() == 1
+    assert asked == [path.name for path in sorted(DEPLOY.glob("constraints*.txt"), reverse=True)]
+    assert "3 of 3 packages checked" in capsys.readouterr().out
+
+
 def test_without_a_network_it_is_said_and_goes_on() -> None:
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:1")
     done = subprocess.run(
@@ -65,3 +86,36 @@ def test_the_licences_of_this_project_are_allowed() -> None:
         "redis" in licences.closure({"name": "p", "dependencies": ["redis"], "optional-dependencies": {}})[0]
     )
     assert licences.main() == 0
+
+
+def test_the_environment_of_the_bots_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    licences = script("check_licences")
+    other = tmp_path / "python"
+    other.write_text(f"""#!{sys.executable}
+import sys
+assert sys.argv[2] == "--json"
+print('[["only-there"], ["nowhere"], ["only-there is under GPL, which is not allowed"]]')
+""")
+    other.chmod(0o755)
+    monkeypatch.setattr(licences, "examined", lambda project: (["here"], ["nowhere", "only-there"], []))
+    assert licences.main([str(tmp_path / "not-there")]) == 0
+    assert "NOT CHECKED: nowhere, only-there" in capsys.readouterr().err
+    assert licences.main([str(other)]) == 1
+    said = capsys.readouterr()
+    assert "only-there is under GPL" in said.out
+    assert "2 packages, 1 not allowed" in said.out
+    assert said.err.splitlines() == ["licences: not installed, NOT CHECKED: nowhere"]
+
+
+def test_an_interpreter_says_what_it_finds() -> None:
+    packages, absent, refused = script("check_licences").of_other(Path(sys.executable))
+    assert "redis" in packages
+    assert "redis" not in absent
+    assert refused == []
+
+
+def test_lint_looks_at_the_environment_of_the_bots() -> None:
+    lines = (DEPLOY.parent / "Makefile").read_text("utf-8").splitlines()
+    assert "\t$(BIN)/python deploy/check_licences.py $(BOTS_VENV)/bin/python" in lines

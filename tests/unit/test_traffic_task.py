@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ TASK = TrafficTask(ModelInfo(name="m", revision="0"), "[SEP]")
         ({"body": "본문"}, "본문"),
         ({"text": "한 줄"}, "한 줄"),
         ({"text": "한 줄", "body": "본문"}, "한 줄 [SEP] 본문"),
+        ({"title": " ", "text": "3명이 숨졌다"}, "3명이 숨졌다"),
+        ({"text": "", "title": "트럭 추돌", "body": "본문"}, "트럭 추돌 [SEP] 본문"),
     ],
 )
 def test_title_and_body_are_joined_by_the_separator(message: dict[str, str], text: str) -> None:
@@ -90,8 +93,9 @@ def test_a_file_of_articles_and_its_signals_give_one_index(tmp_path: Path) -> No
     built = build_from_articles([file], FakeTrafficModel(), TASK, max_bytes=100_000, max_future=60)
     assert (built.lines, len(built.rejected), built.accumulator.repeats) == (303, 2, 1)
     assert [place for place, _ in built.rejected] == ["articles.jsonl:301", "articles.jsonl:302"]
-    again = build_from_signals([_classified(file)])
+    again = build_from_signals([_classified(file)], max_future=60)
     assert (again.lines, len(again.rejected), again.accumulator.repeats) == (303, 2, 1)
+    assert again.rejected[0][1].startswith("kbert classify could not read it: ")
     assert again.rejected[1] == ("articles.signals:302", "published_at is missing")
     assert monthly_index(again.accumulator.sums()) == monthly_index(built.accumulator.sums())
 
@@ -104,7 +108,7 @@ def test_articles_without_an_id_are_known_by_their_line(tmp_path: Path) -> None:
         file.parent.mkdir()
         file.write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
     built = build_from_articles(files, FakeTrafficModel(), TASK, max_bytes=100_000, max_future=60)
-    again = build_from_signals([_classified(file) for file in files])
+    again = build_from_signals([_classified(file) for file in files], max_future=60)
     for one in (built, again):
         assert (one.lines, one.rejected, one.accumulator.repeats) == (61, [], 1)
         assert sum(row.articles for row in monthly_index(one.accumulator.sums())) == 60
@@ -117,12 +121,27 @@ def test_an_article_with_a_date_without_sense_is_left_out_of_a_file(tmp_path: Pa
     rows[3]["published_at"] = "0001-01-01T00:00:00Z"
     file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     built = build_from_articles([file], FakeTrafficModel(), TASK, max_bytes=100_000, max_future=60)
-    again = build_from_signals([_classified(file)])
+    again = build_from_signals([_classified(file)], max_future=60)
     reason = "published_at: not within the years 1980 to 2100"
     assert built.rejected == [("articles.jsonl:4", reason)]
     assert again.rejected == [("articles.signals:4", reason)]
     assert sum(row.articles for row in monthly_index(built.accumulator.sums())) == 3
     assert monthly_index(again.accumulator.sums()) == monthly_index(built.accumulator.sums())
+
+
+def test_an_article_dated_in_the_future_is_left_out_of_a_file(tmp_path: Path) -> None:
+    """One way counted it in today's month, the other in a month to come."""
+    file = tmp_path / "articles.jsonl"
+    rows = articles(4)
+    now = datetime.now(UTC)
+    rows[2]["published_at"] = (now + timedelta(seconds=600)).isoformat()
+    rows[3]["published_at"] = (now + timedelta(days=400)).isoformat()
+    file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    built = build_from_articles([file], FakeTrafficModel(), TASK, max_bytes=100_000, max_future=3_600)
+    again = build_from_signals([_classified(file)], max_future=3_600)
+    assert built.rejected == [("articles.jsonl:4", "published_at lies in the future")]
+    assert again.rejected == [("articles.signals:4", "published_at lies in the future")]
+    assert again.accumulator.sums() == built.accumulator.sums()
 
 
 def _classified(file: Path) -> Path:

@@ -40,10 +40,13 @@ def check_drawing(path: Path | None = None) -> None:
     """Refuse before the work is done.
 
     Raises:
-        ConfigurationError: matplotlib is not installed, or the ending is none that it draws.
+        ConfigurationError: matplotlib is not installed, the ending is none that it draws, or the folder is
+            not there.
     """
     if path is not None and path.suffix.lower() not in ENDINGS:
         raise ConfigurationError(f"{path} ends in none of {', '.join(ENDINGS)}: name the picture so.")
+    if path is not None and not path.parent.is_dir():
+        raise ConfigurationError(f"{path} lies in a folder that is not there.")
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
@@ -79,9 +82,11 @@ def picture(path: Path, width: float, height: float, language: Language = "en") 
     # The object interface draws without a display and without pyplot's global state.
     from matplotlib.figure import Figure
 
-    family = korean_family() if language == "ko" else None
-    # What the Korean font lacks, such as some signs, comes from matplotlib's own.
-    families = ["DejaVu Sans"] if family is None else [family, "DejaVu Sans"]
+    family = korean_family()
+    # What one font lacks comes from the other: signs, and in English labels the names of a file's columns.
+    families = ["DejaVu Sans", *([family] if family else [])]
+    if language == "ko":
+        families.reverse()
     style: Any = _STYLE | {"font.family": families}
     with mpl.rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")

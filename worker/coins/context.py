@@ -58,6 +58,10 @@ _PRICE_OF_COMMON = 0.7
 _NUMBERED, _PRICE_ELSEWHERE = -3.0, 1.0
 _LONG_TEXT, _LONG_WITHOUT_TRADE = 6, -1.0
 
+# 숫자를 보라: behind an object a bare name that is an imperative, too, is the verb.
+_IMPERATIVES = frozenset({"보라"})
+_OBJECT = re.compile(r"[을를]\s?$")
+
 # Bounds, so that a text of 10,000 characters costs no more than its length: words and names looked at on
 # either side, and how often one name is judged.
 _WORDS_AROUND, _NAMES_AROUND, _JUDGED = 40, 12, 8
@@ -127,7 +131,7 @@ class Judge:
             Rule.PRICE: _price(text, mention, words),
             Rule.COMPANY: company,
             Rule.EVERYDAY: _everyday(place, words),
-            Rule.AGAINST: _opposition(place, opposing),
+            Rule.AGAINST: _opposition(place, opposing) + _imperative(text, mention),
             Rule.LENGTH: 0.0,
         }
         if (
@@ -206,6 +210,13 @@ def _position(text: str, place: _Place) -> float:
     if place.first and text[before] not in _SENTENCE_ENDS:
         return 0.0
     return _HEADING if text.startswith(",", place.mention.word_end) else _FIRST_WORD
+
+
+def _imperative(text: str, mention: Mention) -> float:
+    if text[mention.start : mention.word_end] not in _IMPERATIVES:
+        return 0.0
+    before = text[max(0, mention.start - 2) : mention.start]
+    return _AGAINST_NEXT if _OBJECT.search(before) else 0.0
 
 
 def _price(text: str, mention: Mention, words: _Words) -> float:

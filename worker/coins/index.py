@@ -125,11 +125,10 @@ def _ticker(coin: Coin, word: str, certainty: Certainty, known: Ticker | None) -
         return Ticker(coin.symbol, word, None, None)
     if certainty is Certainty.SURE:
         return Ticker(coin.symbol, word, certainty, certainty)
-    capitals: Certainty | None = certainty
     if known is not None and known.symbol == coin.symbol and not word.isupper():
-        # An unsure "Render" says nothing against the ticker RENDER.
-        capitals = known.capitals
-    return Ticker(coin.symbol, word, capitals, Certainty.COMMON if len(word) > 2 else None)
+        # An unsure "Render" says nothing against the ticker RENDER, nor RENDER for a "Render".
+        return Ticker(coin.symbol, word.upper(), known.capitals, certainty)
+    return Ticker(coin.symbol, word, certainty, Certainty.COMMON if len(word) > 2 else None)
 
 
 def _spellings(name: str, certainty: Certainty) -> Iterator[tuple[str, ...]]:

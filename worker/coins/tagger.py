@@ -31,9 +31,11 @@ _MARKET_OF = re.compile(
 # ETH/BTC 비율: both are talked of.
 _RATIO = re.compile(r"\s*비율")
 _BRACKETED = re.compile(r"\s?[(\[]\$?([A-Za-z0-9]{1,15})[)\],/:]")
-# 8비트, 64비트: a width, not an amount. 2조라고: behind a number these count, and begin no name.
+# 8비트, 64비트: a width, not an amount, which 32이더 is.
 _WIDTH = re.compile(r"(?<![\d.,])(?:4|8|16|24|32|64|128|256|512)$")
+# 2조라고: behind a number these count, and begin no name; in 1만비트 the name stands behind them.
 _NUMBER_UNITS = frozenset("조억만천백원개년월일시분초배층톤도")
+_POWERS = "백천만억조"
 _BY_CERTAINTY = {
     Certainty.SURE: Found.NAME,
     Certainty.LIKELY: Found.LIKELY,
@@ -83,6 +85,12 @@ class CoinTagger:
             word = run.group()
             upto = run.end()
             korean = word[0] >= "가"
+            counted = korean and start > 0 and text[start - 1].isdigit()
+            if counted:
+                word = word.lstrip(_POWERS)
+                start = upto - len(word)
+                if not word:
+                    continue
             whole = self._sequence(text, start, upto, word if korean else word.lower())
             if whole is None and not korean:
                 whole = self._ticker(text, start, word)
@@ -93,13 +101,14 @@ class CoinTagger:
             elif korean:
                 parts = self._korean.read(word)
                 if parts:
-                    mentions.extend(self._placed(text, start, word, parts))
+                    mentions.extend(self._placed(text, start, word, parts, counted=counted))
         return mentions
 
-    def _placed(self, text: str, start: int, word: str, parts: tuple[Part, ...]) -> Iterable[Mention]:
+    def _placed(
+        self, text: str, start: int, word: str, parts: tuple[Part, ...], *, counted: bool
+    ) -> Iterable[Mention]:
         end = start + len(word)
-        counted = start > 0 and text[start - 1].isdigit()
-        if counted and (word[0] in _NUMBER_UNITS or _WIDTH.search(text[max(0, start - 5) : start])):
+        if counted and (word[0] in _NUMBER_UNITS or _is_width(text, start, word)):
             return
         for part in parts:
             if part.reading is NO_COIN:
@@ -142,6 +151,10 @@ class CoinTagger:
                 word_end = at + len(ending)
                 return Mention(start, at, word_end, reading.symbol, reading.certainty, Found.SEVERAL_WORDS)
         return None
+
+
+def _is_width(text: str, start: int, word: str) -> bool:
+    return word.startswith("비트") and _WIDTH.search(text[max(0, start - 5) : start]) is not None
 
 
 def _korean_at(text: str, at: int) -> str:

@@ -1,6 +1,7 @@
 """Reads Latin words: tickers in any dress ($BTC, KRW-BTC, BTC/USDT, BTCUSDT.P, 0.5BTC) and English names."""
 
 import re
+from collections.abc import Iterator
 
 from worker.coins.catalogue import Certainty
 from worker.coins.index import NameIndex, Ticker
@@ -9,9 +10,10 @@ from worker.coins.rules import Found
 
 _MONEY = frozenset({"KRW", "USD", "USDT", "USDC", "BUSD", "FDUSD", "TUSD", "EUR", "JPY", "TRY", "USD1"})
 _QUOTES = _MONEY | {"BTC", "PERP", "SWAP"}
-_GLUED_PAIR = re.compile(
-    r"(?:1000000|10000|1000|1M)?(?P<base>[A-Z0-9]+?)(?:USDT|USDC|FDUSD|BUSD|TUSD|USD1|USD|KRW|PERP|BTC|ETH)(?:PERP)?"
-)
+_GLUED_QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD1", "USD", "KRW", "PERP", "BTC", "ETH")
+# FBTC, GBTC and METH are funds and staked coins, not pairs of F, G and M.
+_QUOTES_OF_ONE_LETTER = ("USDT", "USDC", "FDUSD", "KRW", "PERP")
+_MULTIPLE = re.compile(r"1000000|10000|1000|1M")
 _THOUSANDS = re.compile(r"1000(?:000)?(?P<base>[A-Z]{3,})")
 _AMOUNT = re.compile(r"\d+(?P<base>[A-Za-z]{2,})")
 _LATIN = re.compile(r"[A-Za-z0-9]+")
@@ -69,16 +71,35 @@ class TickerReader:
     def _dressed(self, text: str, start: int, end: int, word: str) -> Mention | None:
         """A pair without a mark between (BTCUSDT), a contract (1000PEPE), or an amount (5BTC)."""
         if word.isupper() or word.islower():
-            for pattern in (_GLUED_PAIR, _THOUSANDS):
-                match = pattern.fullmatch(word.upper())
-                ticker = self._tickers.get(match["base"].lower()) if match else None
-                # Small letters need a base of three, or ordinary words would be pairs.
-                if match and ticker and (word.isupper() or len(match["base"]) > 2):
-                    suffix = _SUFFIX.match(text, end)
-                    return _marked(start, end, suffix.end() if suffix else end, ticker)
+            # Small letters need a base of three, or ordinary words would be pairs.
+            ticker = self._base(word.upper(), shortest=1 if word.isupper() else 3)
+            if ticker is not None:
+                suffix = _SUFFIX.match(text, end)
+                return _marked(start, end, suffix.end() if suffix else end, ticker)
         amount = _AMOUNT.fullmatch(word)
         ticker = self._tickers.get(amount["base"].lower()) if amount else None
         return _plain(start, end, amount["base"], ticker) if amount and ticker else None
+
+    def _base(self, word: str, shortest: int) -> Ticker | None:
+        """The longest known base of a pair in one word, or of a contract of a thousand."""
+        bases = sorted(_bases_of_pair(word), key=len, reverse=True)
+        if contract := _THOUSANDS.fullmatch(word):
+            bases.append(contract["base"])
+        known = (self._tickers.get(base.lower()) for base in bases if len(base) >= shortest)
+        return next((ticker for ticker in known if ticker is not None), None)
+
+
+def _bases_of_pair(word: str) -> Iterator[str]:
+    """What may stand before a quote at the end of a word, with and without its multiple."""
+    for pair in dict.fromkeys((word, word.removesuffix("PERP"))):
+        for quote in _GLUED_QUOTES:
+            if not pair.endswith(quote):
+                continue
+            base = pair.removesuffix(quote)
+            multiple = _MULTIPLE.match(base)
+            for one in (base, base[multiple.end() :]) if multiple else (base,):
+                if len(one) > 1 or (one and quote in _QUOTES_OF_ONE_LETTER):
+                    yield one
 
 
 def _is_bracketed(text: str, start: int, end: int) -> bool:

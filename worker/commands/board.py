@@ -2,9 +2,11 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Final
 
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +15,38 @@ from schemas.signals import CryptoSignal
 from schemas.windows import MARKET
 
 _BAR_HALF: Final = 8
+_GAP: Final = 2
+_MOST_SIGNALS: Final = 200
+_SIGNAL_COLUMNS: Final = (10, 12, 9, 5)  # coins, sentiment, action, certainty
+_LEAST_TEXT: Final = 24
+_INDEX: Final = "sentiment index  - 0 +"
+_ACTIONS: Final = "buy/hold/sell/avoid"
+_IN_ORDER: Final = (
+    "coin",
+    "msgs",
+    "authors",
+    _INDEX,
+    _ACTIONS,
+    "act. balance",
+    "certainty",
+    "toxicity",
+    "share",
+)
+_BY_NEED: Final = (
+    "coin",
+    "msgs",
+    _INDEX,
+    _ACTIONS,
+    "certainty",
+    "authors",
+    "toxicity",
+    "act. balance",
+    "share",
+)
+"""A narrow terminal goes without the last ones."""
+_LEFT: Final = ("coin", _INDEX)
+_LEAST: Final = {"coin": 6, "msgs": 5, _INDEX: 2 * _BAR_HALF + 8}
+"""Widths that keep columns in place while numbers grow."""
 _SENTIMENT_STYLE: Final = {
     "strong_pos": "bold green",
     "weak_pos": "green",
@@ -23,71 +57,101 @@ _SENTIMENT_STYLE: Final = {
 
 
 class Board:
-    """What is shown; it knows no Kafka and no Redis."""
+    """What is shown, never more than a terminal holds; it knows no Kafka and no Redis."""
 
-    def __init__(self, window: str, feed_lines: int = 10, coin_lines: int = 14) -> None:
+    def __init__(self, window: str) -> None:
         self._window = window
-        self._coin_lines = coin_lines
-        self._feed: deque[CryptoSignal] = deque(maxlen=feed_lines)
+        self._feed: deque[CryptoSignal] = deque(maxlen=_MOST_SIGNALS)
         self.metrics: Mapping[str, WindowMetrics] = {}
         self.status = ""
 
     def add(self, signal: CryptoSignal) -> None:
         """A new signal for the feed."""
-        self._feed.append(signal)
+        self._feed.appendleft(signal)
 
-    def render(self) -> Group:
-        """The board as it stands."""
-        parts: list[Table | Text] = [self.coins()]
+    def render(self, console: Console) -> Group:
+        """The board as it stands, cut to the size that the console has now."""
+        width, height = console.size
+        status = Text(self.status, style="dim")
+        # Titles, the header of the coins, and the line below where the cursor waits.
+        rows = height - len(status.wrap(console, width)) - (4 if self._feed else 3)
+        signals = min(len(self._feed), max(1, rows // 2, rows - len(self.metrics)))
+        parts: list[Table | Text] = [status, self._coins(width, max(1, rows - signals))]
         if self._feed:
-            parts.append(self._feed_table())
-        parts.append(Text(self.status, style="dim"))
+            parts.append(self._signals(width, signals))
         return Group(*parts)
 
-    def coins(self) -> Table:
+    def _coins(self, width: int, rows: int) -> Table:
         """One row a coin, MARKET first, then by messages."""
-        table = Table(title=f"coins, last {self._window}", title_justify="left", expand=True, box=None)
-        table.add_column("coin", style="bold")
-        table.add_column("msgs", justify="right")
-        table.add_column("authors", justify="right")
-        table.add_column("sentiment index  - 0 +", min_width=2 * _BAR_HALF + 8)
-        table.add_column("buy/hold/sell/avoid", justify="right")
-        table.add_column("act. balance", justify="right")
-        table.add_column("certainty", justify="right")
-        table.add_column("toxicity", justify="right")
-        table.add_column("share", justify="right")
-        for symbol, metrics in _by_volume(self.metrics)[: self._coin_lines]:
-            actions = metrics.action
-            table.add_row(
-                symbol,
-                str(metrics.messages),
-                str(metrics.unique_authors),
-                index_bar(metrics.sentiment_index),
-                "/".join(str(actions[name]) for name in ("buy", "hold", "sell", "avoid")),
-                signed(metrics.action_balance),
-                plain(metrics.certainty),
-                plain(metrics.toxicity),
-                "" if metrics.dominance is None else f"{metrics.dominance:.0%}",
+        table = _table(f"coins, last {self._window}")
+        shown = [_cells(symbol, metrics) for symbol, metrics in _by_volume(self.metrics)[:rows]]
+        widths = {
+            name: max([cell_len(name), _LEAST.get(name, 0), *(cells[name].cell_len for cells in shown)])
+            for name in _BY_NEED
+        }
+        names = [*_BY_NEED]
+        while len(names) > 1 and sum(widths[name] + _GAP for name in names) - _GAP > width:
+            names.pop()
+        names.sort(key=_IN_ORDER.index)
+        for name in names:
+            table.add_column(
+                name,
+                style="bold" if name == "coin" else None,
+                justify="left" if name in _LEFT else "right",
+                min_width=widths[name],
+                no_wrap=True,
             )
+        for cells in shown:
+            table.add_row(*(cells[name] for name in names))
         return table
 
-    def _feed_table(self) -> Table:
-        table = Table(title="signals", title_justify="left", expand=True, box=None, show_header=False)
-        table.add_column(width=10)
-        table.add_column(width=12)
-        table.add_column(width=9)
-        table.add_column(width=5)
-        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        for signal in self._feed:
-            style = _SENTIMENT_STYLE[signal.sentiment_strength]
-            table.add_row(
+    def _signals(self, width: int, rows: int) -> Table:
+        """The newest first."""
+        table = _table("signals", show_header=False)
+        columns = [*_SIGNAL_COLUMNS]
+        while columns and width - sum(column + _GAP for column in columns) < _LEAST_TEXT:
+            columns.pop()
+        for column in columns:
+            table.add_column(width=column, no_wrap=True)
+        table.add_column(ratio=1, no_wrap=True)
+        for signal in islice(self._feed, rows):
+            before = [
                 Text(" ".join(signal.coins) or "-", style="bold"),
-                Text(signal.sentiment_strength, style=style),
-                signal.action_signal,
-                f"{signal.certainty:.2f}",
-                Text(one_line(signal.text or signal.id)),
-            )
+                Text(signal.sentiment_strength, style=_SENTIMENT_STYLE[signal.sentiment_strength]),
+                Text(signal.action_signal),
+                Text(f"{signal.certainty:.2f}"),
+            ]
+            table.add_row(*before[: len(columns)], Text(one_line(signal.text or signal.id)))
         return table
+
+
+def _table(title: str, *, show_header: bool = True) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        expand=True,
+        box=None,
+        show_header=show_header,
+        padding=(0, _GAP, 0, 0),
+        pad_edge=False,
+    )
+
+
+def _cells(symbol: str, metrics: WindowMetrics) -> dict[str, Text]:
+    """What stands in a coin's row, by column."""
+    actions = metrics.action
+    dominance = "" if metrics.dominance is None else f"{metrics.dominance:.0%}"
+    return {
+        "coin": Text(symbol),
+        "msgs": Text(str(metrics.messages)),
+        "authors": Text(str(metrics.unique_authors)),
+        _INDEX: index_bar(metrics.sentiment_index),
+        _ACTIONS: Text("/".join(str(actions[name]) for name in ("buy", "hold", "sell", "avoid"))),
+        "act. balance": Text(signed(metrics.action_balance)),
+        "certainty": Text(plain(metrics.certainty)),
+        "toxicity": Text(plain(metrics.toxicity)),
+        "share": Text(dominance),
+    }
 
 
 def signal_line(signal: CryptoSignal) -> str:

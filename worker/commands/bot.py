@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from worker.commands.common import run_async
 from worker.settings import Settings, load_settings
 
 bot_app = typer.Typer(no_args_is_help=True, help="Hand signals and aggregates to trading bots.")
@@ -85,12 +86,10 @@ def _settings() -> Settings:
 
 
 def _run(work: Callable[[Settings, asyncio.Event], Awaitable[None]], settings: Settings) -> None:
-    import uvloop
-
     from worker.app import stop_on_signals
 
     async def until_stopped() -> None:
         async with stop_on_signals() as stop:
             await work(settings, stop)
 
-    uvloop.run(until_stopped())
+    run_async(until_stopped())

@@ -24,9 +24,10 @@ from schemas.windows import MARKET
 from worker.app import run_services, stop_on_signals
 from worker.clients import Aggregates, SignalStream
 from worker.commands.board import Board, coin_lines, signal_line
+from worker.commands.common import InterruptedEarlyError
 from worker.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from worker.errors import KbertError
-from worker.settings import Settings
+from worker.settings import KafkaSettings, MetricsSettings, RedisSettings, Settings
 from worker.sink.producer import KafkaSink, OutRecord
 from worker.sink.topics import create_topics
 from worker.source.counting import TopicCounter
@@ -93,23 +94,28 @@ def _page(settings: Settings) -> str:
 async def _servers(settings: Settings) -> AsyncIterator[Settings]:
     """The embedded servers, and the settings that lead to them."""
     async with EmbeddedKafka() as kafka, EmbeddedRedis() as redis:
-        yield settings.model_copy(
-            update={
-                "kafka": settings.kafka.model_copy(
-                    update={
-                        "bootstrap_servers": kafka.bootstrap_servers,
-                        "security_protocol": "PLAINTEXT",
-                        "idempotent_producer": False,
-                    }
-                ),
-                "redis": settings.redis.model_copy(update={"url": SecretStr(redis.url), "cluster": False}),
-                "sink": settings.sink.model_copy(
-                    update={
-                        "author_key": settings.sink.author_key or SecretStr(f"{random.getrandbits(128):x}")
-                    }
-                ),
-            }
-        )
+        yield settings_on(settings, kafka.bootstrap_servers, redis.url)
+
+
+def settings_on(settings: Settings, kafka: str, redis: str) -> Settings:
+    """The settings with the embedded servers at these addresses, and nothing that only others understand.
+
+    Whoever tries the demo may have a production's variables exported: its credentials, TLS, transactions,
+    replicas and metrics port. Model, coins and batches stay as they are set.
+    """
+    return settings.model_copy(
+        update={
+            "pipelines": ["crypto"],
+            "delivery": "at_least_once",
+            "kafka": KafkaSettings(bootstrap_servers=kafka, idempotent_producer=False),
+            "redis": RedisSettings(url=SecretStr(redis), prefix=settings.redis.prefix),
+            "topics": settings.topics.model_copy(update={"replication_factor": 1}),
+            "metrics": MetricsSettings(),
+            "sink": settings.sink.model_copy(
+                update={"author_key": settings.sink.author_key or SecretStr(f"{random.getrandbits(128):x}")}
+            ),
+        }
+    )
 
 
 def samples(run: str, seed: int = 7) -> Iterator[bytes]:
@@ -137,6 +143,7 @@ async def _flood(settings: Settings, count: int, as_json: bool, stop: asyncio.Ev
         transient=True,
     )
     recount: Counter[str] = Counter()
+    aggregates: dict[str, WindowMetrics] = {}
     signals = letters = 0
     started = datetime.now(UTC)
     with progress:
@@ -145,24 +152,38 @@ async def _flood(settings: Settings, count: int, as_json: bool, stop: asyncio.Ev
         stream = SignalStream(settings.kafka.bootstrap_servers, topic=settings.topics.signals, since=started)
         outcomes = TopicCounter(settings.kafka, settings.topics.signals, settings.topics.dead_letter)
         try:
-            async with asyncio.timeout(_FLOOD_TIMEOUT), stream, outcomes:
+            async with (
+                asyncio.timeout(_FLOOD_TIMEOUT),
+                _ending(sending),
+                _closing(stream),
+                _closing(outcomes),
+            ):
                 counting = asyncio.create_task(_count(stream, settings, recount))
                 while signals + letters < count and not stop.is_set():
+                    if sending.done():
+                        sending.result()
                     counts = await outcomes.update(timeout=0.1, at_most=0.3)
                     signals, letters = counts[settings.topics.signals], counts[settings.topics.dead_letter]
                     progress.update(bar, completed=signals + letters)
-                await sending
-                aggregates = await _agreed(settings, recount, signals, stop)
+                if signals + letters >= count:
+                    await sending
+                    aggregates = await _agreed(settings, recount, signals, stop)
                 counting.cancel()
         except TimeoutError:
             raise KbertError(
                 f"Of {count} messages only {signals + letters} had an outcome within {_FLOOD_TIMEOUT:g} s."
             ) from None
+    equal = {s: m.messages for s, m in aggregates.items()} == _without_total(recount)
+    if stop.is_set() and not (equal and signals + letters >= count):
+        raise InterruptedEarlyError(
+            f"Interrupted: {signals + letters} of {count} messages had an outcome, "
+            "and the aggregates were not compared with a recount."
+        )
     result = {
         "messages_in": count,
         "signals_out": signals,
         "dead_letters": letters,
-        "aggregates_equal_recount": {s: m.messages for s, m in aggregates.items()} == dict(recount),
+        "aggregates_equal_recount": equal,
         "aggregates": {symbol: metrics.model_dump() for symbol, metrics in aggregates.items()},
     }
     if as_json:
@@ -170,8 +191,28 @@ async def _flood(settings: Settings, count: int, as_json: bool, stop: asyncio.Ev
     else:
         print(f"messages in {count}, signals out {signals}, dead letters {letters}")
         print("\n".join(coin_lines(aggregates)))
-    if not result["aggregates_equal_recount"]:
+    if not equal:
         raise KbertError("The aggregates in Redis differ from a recount of the signals topic.")
+
+
+@asynccontextmanager
+async def _closing(reader: SignalStream | TopicCounter) -> AsyncIterator[None]:
+    """A reader that is closed even where the services fail while it connects."""
+    try:
+        async with reader:
+            yield
+    finally:
+        await reader.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def _ending(task: asyncio.Task[None]) -> AsyncIterator[None]:
+    """A task that is over when the block is left: cancelled, where it is not done."""
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _send(settings: Settings, feed: Iterator[bytes]) -> None:
@@ -207,7 +248,6 @@ async def _agreed(
                 break
             if monotonic() > deadline or await stopped_within(stop, 0.1):
                 break
-    del recount["signals"]
     return metrics
 
 
@@ -223,7 +263,7 @@ async def _show(settings: Settings, messages: int | None, stop: asyncio.Event) -
     stream = SignalStream(
         settings.kafka.bootstrap_servers, topic=settings.topics.signals, since=datetime.now(UTC)
     )
-    async with stream, Aggregates(url, prefix=settings.redis.prefix) as aggregates:
+    async with _closing(stream), Aggregates(url, prefix=settings.redis.prefix) as aggregates:
         with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
 
             async def follow() -> None:
@@ -241,11 +281,11 @@ async def _show(settings: Settings, messages: int | None, stop: asyncio.Event) -
                         task.result()
                 board.metrics = await aggregates.all("1h")
                 board.status = (
-                    f"Page {_page(settings)}   Kafka {settings.kafka.bootstrap_servers}   Redis {url}   "
-                    "watch from another terminal with the same settings: kbert watch   Ctrl-C ends"
+                    f"Ctrl-C ends   Page {_page(settings)}   Kafka {settings.kafka.bootstrap_servers}   "
+                    f"Redis {url}   watch from another terminal with the same settings: kbert watch"
                 )
                 if live is not None:
-                    live.update(board.render(), refresh=True)
+                    live.update(board.render(console), refresh=True)
                 elif monotonic() >= next_table and board.metrics[MARKET].messages:
                     next_table = monotonic() + _TABLE_SECONDS
                     print("\n".join(["", *coin_lines(board.metrics), ""]), flush=True)

@@ -14,7 +14,8 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from worker.aggregates.store import RedisStore
 from worker.app import run_services, stop_on_signals
 from worker.charts.figure import check_drawing
-from worker.commands.demo import _servers
+from worker.commands.common import InterruptedEarlyError
+from worker.commands.demo import _closing, _ending, _servers
 from worker.errors import KbertError
 from worker.narrative.chart import index_chart
 from worker.narrative.export import records, table
@@ -89,10 +90,12 @@ async def _flow(
         bar = progress.add_task("classifying", total=count)
         sending = asyncio.create_task(_send(settings, samples(rows, count)))
         url = settings.redis.url.get_secret_value()
+        outcomes = TopicCounter(settings.kafka, signals, letters)
         try:
             async with (
                 asyncio.timeout(_TIMEOUT),
-                TopicCounter(settings.kafka, signals, letters) as outcomes,
+                _ending(sending),
+                _closing(outcomes),
                 RedisStore(url) as store,
             ):
                 while not stop.is_set():
@@ -104,13 +107,14 @@ async def _flow(
                     sums = await read_sums(store, settings.redis.prefix)
                     if _articles(sums) == count or await stopped_within(stop, 0.2):
                         break
-                await sending
+                if not stop.is_set():
+                    await sending
         except TimeoutError:
             raise KbertError(
                 f"Of {count} articles only {done} were classified within {_TIMEOUT:g} s."
             ) from None
     if _articles(sums) != count:
-        raise KbertError(f"Interrupted: {_articles(sums)} of {count} articles were counted.")
+        raise InterruptedEarlyError(f"Interrupted: {_articles(sums)} of {count} articles were counted.")
     return sums
 
 

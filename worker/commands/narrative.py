@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from worker.errors import ConfigurationError
-from worker.narrative.export import check_suffix, records, table, write
+from worker.narrative.export import check_output, records, table, write
 from worker.narrative.index import IndexRow, monthly_index
 from worker.narrative.months import parse_month
 from worker.narrative.sums import MonthlySums
@@ -81,7 +81,7 @@ def build(
     settings = _settings()
     _check_outputs(out, chart)
     if signals:
-        built = build_from_signals(source)
+        built = build_from_signals(source, max_future=settings.source.max_future)
     else:
         from worker.inference.load import load_model
         from worker.tasks import TrafficTask
@@ -152,6 +152,8 @@ def regress(
     settings = _settings()
     if plots is not None:
         check_drawing()
+        if plots.exists() and not plots.is_dir():
+            raise ConfigurationError(f"--plots {plots} is a file: name a folder.")
     rows: list[IndexRow] = []
     if index_file is not None:
         index_values = read_series(index_file, regressor)[regressor]
@@ -207,7 +209,7 @@ def counted(settings: Settings) -> MonthlySums:
 
 def _check_outputs(out: Path | None, chart: Path | None) -> None:
     if out is not None:
-        check_suffix(out)
+        check_output(out)
     if chart is not None:
         from worker.charts.figure import check_drawing
 

@@ -39,22 +39,23 @@ async def watch_board(
     async with Aggregates(
         redis.url.get_secret_value(), redis.prefix, redis.cluster, client_options=redis.client_options()
     ) as aggregates:
-        if once or as_json:
+        console = Console()
+        if once or as_json or not console.is_terminal:
             while True:
                 metrics = await aggregates.all(window)
                 if as_json:
                     document = {symbol: m.model_dump() for symbol, m in metrics.items()}
                     print(orjson.dumps(document).decode(), flush=True)
                 else:
-                    print("\n".join(coin_lines(metrics)), flush=True)
+                    print("\n".join([*coin_lines(metrics), *([] if once else [""])]), flush=True)
                 if once or await stopped_within(stop, _REFRESH_SECONDS):
                     return
-        board = Board(window, coin_lines=30)
+        board = Board(window)
         board.status = "Ctrl-C ends"
-        with Live(console=Console(), auto_refresh=False, screen=False) as live:
+        with Live(console=console, auto_refresh=False, screen=False) as live:
             while not stop.is_set():
                 board.metrics = await aggregates.all(window)
-                live.update(board.render(), refresh=True)
+                live.update(board.render(console), refresh=True)
                 await stopped_within(stop, _REFRESH_SECONDS)
 
 

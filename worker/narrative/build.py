@@ -16,6 +16,7 @@ from worker.narrative.sums import Accumulator, RejectedSignalError, contribution
 from worker.source.decoding import BadMessageError, decode, event_time
 
 _CHUNK: Final = 512
+_IN_FUTURE: Final = "published_at lies in the future"
 
 
 class ArticleTask(Protocol):
@@ -62,12 +63,13 @@ def build_from_articles(
 ) -> Built:
     """Classify raw messages (JSONL, also gzipped) and count them, as the stream would.
 
-    An article without ``published_at`` is left out: a file has no broker whose clock could stand in.
+    An article without ``published_at``, or more than ``max_future`` seconds before its time, is left out:
+    a file has no broker whose clock could stand in.
     """
     built = Built(Accumulator())
     now = datetime.now(UTC)
     for chunk in _chunks(_lines(paths)):
-        messages: list[tuple[str, str, RawMessage]] = []
+        messages: list[tuple[str, str, datetime, RawMessage]] = []
         for place, line in chunk:
             built.lines += 1
             try:
@@ -77,15 +79,17 @@ def build_from_articles(
                 continue
             if message.published_at is None:
                 built.rejected.append((place, "published_at is missing"))
+            elif event_time(message.published_at, now, max_future) != message.published_at:
+                built.rejected.append((place, _IN_FUTURE))
             else:
-                messages.append((place, message.id or content_id(line), message))
-        predictions = model.classify([task.text(message) for _, _, message in messages])
-        for (place, message_id, message), prediction in zip(messages, predictions, strict=True):
+                messages.append((place, message.id or content_id(line), message.published_at, message))
+        predictions = model.classify([task.text(message) for *_, message in messages])
+        for (place, message_id, published_at, message), prediction in zip(messages, predictions, strict=True):
             truncated = prediction.pop("truncated")
             signal = task.signal(
                 message,
                 message_id=message_id,
-                published_at=event_time(message.published_at, now, max_future),
+                published_at=published_at,
                 processed_at=now,
                 prediction=prediction,
                 truncated=truncated,
@@ -94,8 +98,11 @@ def build_from_articles(
     return built
 
 
-def build_from_signals(paths: Sequence[Path]) -> Built:
-    """Count signals that were classified before (`kbert classify --pipeline traffic`)."""
+def build_from_signals(paths: Sequence[Path], *, max_future: float) -> Built:
+    """Count signals that were classified before (`kbert classify --pipeline traffic`).
+
+    Those dated more than ``max_future`` seconds after they were processed are left out.
+    """
     built = Built(Accumulator())
     for place, line in _lines(paths):
         built.lines += 1
@@ -105,12 +112,30 @@ def build_from_signals(paths: Sequence[Path]) -> Built:
             built.rejected.append((place, str(error)))
             continue
         signal = value if isinstance(value, dict) else {}
-        if "published_at" in signal and signal["published_at"] == signal.get("processed_at"):
+        if "error" in signal:
+            built.rejected.append((place, f"kbert classify could not read it: {_detail(signal['error'])}"))
+        elif "published_at" in signal and signal["published_at"] == signal.get("processed_at"):
             # What `kbert classify` gives an article without a time; a real one is older when it is processed.
             built.rejected.append((place, "published_at is missing"))
+        elif _in_future(signal, max_future):
+            built.rejected.append((place, _IN_FUTURE))
         else:
             _count(signal, place, built)
     return built
+
+
+def _detail(error: Any) -> Any:
+    return error.get("detail", error) if isinstance(error, dict) else error
+
+
+def _in_future(signal: Mapping[str, Any], max_future: float) -> bool:
+    try:
+        published_at, processed_at = (
+            datetime.fromisoformat(signal[name]) for name in ("published_at", "processed_at")
+        )
+        return event_time(published_at, processed_at, max_future) != published_at
+    except (KeyError, TypeError, ValueError):
+        return False  # no signal, which counting it says
 
 
 def _count(signal: Mapping[str, Any], place: str, built: Built) -> None:

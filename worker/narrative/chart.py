@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from worker.charts.figure import labels_in, picture
 from worker.charts.words import Language, word
+from worker.errors import KbertError
 from worker.narrative.index import IndexRow
 
 if TYPE_CHECKING:
@@ -40,8 +41,15 @@ def index_chart(rows: Sequence[IndexRow], path: Path, language: Language = "en")
 
 
 def regression_charts(fitted: "Regression", rows: Sequence[IndexRow], folder: Path) -> list[Path]:
-    """index.png, fit.png and maxlags.png; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """index.png, fit.png and maxlags.png; returns their paths.
+
+    Raises:
+        KbertError: the folder or a picture cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KbertError(f"The folder {folder} cannot be made: {error.strerror}.") from error
     paths = [folder / "fit.png", folder / "maxlags.png"]
     if rows:
         paths.insert(0, index_chart(rows, folder / "index.png"))

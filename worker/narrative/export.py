@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, KbertError
 from worker.narrative.index import IndexRow
 
 COLUMNS: Final = tuple(field.name for field in fields(IndexRow))
@@ -28,14 +28,17 @@ def records(rows: Sequence[IndexRow]) -> list[dict[str, Any]]:
     return [{column: asdict(row)[column] for column in kept} for row in rows]
 
 
-def check_suffix(path: Path) -> None:
+def check_output(path: Path) -> None:
     """Refuse a file name before the work is done.
 
     Raises:
-        ConfigurationError: it ends neither in .csv nor in .parquet, or Parquet's library is missing.
+        ConfigurationError: it ends neither in .csv nor in .parquet, its folder is not there, or Parquet's
+            library is missing.
     """
     if path.suffix not in SUFFIXES:
         raise ConfigurationError(f"--out {path} ends neither in .csv nor in .parquet.")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"--out {path} lies in a folder that is not there.")
     if path.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
@@ -46,8 +49,19 @@ def check_suffix(path: Path) -> None:
 
 
 def write(rows: Sequence[IndexRow], path: Path) -> None:
-    """Write the rows, in the format that the suffix names."""
-    check_suffix(path)
+    """Write the rows, in the format that the suffix names.
+
+    Raises:
+        KbertError: the file cannot be written.
+    """
+    check_output(path)
+    try:
+        _write(rows, path)
+    except OSError as error:
+        raise KbertError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _write(rows: Sequence[IndexRow], path: Path) -> None:
     plain = records(rows)
     if path.suffix == ".parquet":
         import pyarrow as arrow

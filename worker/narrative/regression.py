@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil, floor, sqrt
 from typing import Any, Final
 
@@ -19,16 +19,21 @@ MIN_SPARE: Final = 10
 """Observations that have to be left after one for each coefficient."""
 CONSTANT: Final = "const"
 _LEVEL: Final = 0.05
+_LAZARUS_RULE: Final = "1.3 sqrt(T), interval by fixed-b"
+_MONTH_DUMMIES: Final = {month: f"month_{month:02d}" for month in range(2, 13)}
 
 
 @dataclass(frozen=True)
 class Term:
-    """One coefficient with its HAC error and 95 % interval by the t distribution."""
+    """One coefficient with its HAC error and 95 % interval, by the t distribution.
+
+    ``p`` is None where the interval is by a fixed-b critical value: of these only some levels are tabulated.
+    """
 
     coefficient: float
     error: float
     t: float
-    p: float
+    p: float | None
     low: float
     high: float
 
@@ -96,8 +101,14 @@ def newey_west_lags(observations: int) -> int:
 
 
 def lazarus_lags(observations: int) -> int:
-    """Rounded-up 1.3 sqrt(T): Lazarus, Lewis, Stock and Watson (2018)."""
+    """Rounded-up 1.3 sqrt(T): Lazarus, Lewis, Stock and Watson (2018), who go by fixed-b critical values."""
     return ceil(1.3 * sqrt(observations))
+
+
+def fixed_b_critical_value(maxlags: int, observations: int) -> float:
+    """Of |t| at 5 % with the Bartlett kernel: Kiefer and Vogelsang (2005), table 1."""
+    b = (maxlags + 1) / observations
+    return 1.96 + 2.9694 * b + 0.416 * b**2 - 0.5324 * b**3
 
 
 def fit(y: Floats, x: Floats, maxlags: int) -> Any:
@@ -138,8 +149,11 @@ def regress(
     """
     terms = {_term_name(index_name, lag): shifted(index, lag) for lag in _checked_lags(lags)}
     index_terms = list(terms)
+    added = ["trend"] if trend else []
+    if month_dummies:
+        added += _MONTH_DUMMIES.values()
     for name, series in (others or {}).items():
-        if name in (*terms, dependent, CONSTANT):
+        if name in (*terms, dependent, CONSTANT, *added):
             raise SeriesError(f"The name {name} is there twice: rename the column of --x.")
         terms[name] = series
     months = common_months({dependent: y, **terms})
@@ -152,7 +166,7 @@ def regress(
         columns["trend"] = np.arange(len(months), dtype=float)
     if month_dummies:
         of_year = np.array([number(month) % 12 + 1 for month in months])
-        columns |= {f"month_{m:02d}": (of_year == m).astype(float) for m in range(2, 13)}
+        columns |= {name: (of_year == m).astype(float) for m, name in _MONTH_DUMMIES.items()}
     design = np.column_stack([np.ones(len(months)), *columns.values()])
     names = [CONSTANT, *columns]
     _check_design(design, names, months)
@@ -241,14 +255,22 @@ def _sensitivity(
 ) -> list[Sensitivity]:
     rows = len(y)
     choices = {0: "heteroscedasticity only", newey_west_lags(rows): "Newey-West rule"}
-    choices |= {6: "half a year", 12: "a year", lazarus_lags(rows): "1.3 sqrt(T)"}
+    choices |= {6: "half a year", 12: "a year", lazarus_lags(rows): _LAZARUS_RULE}
     choices[chosen] = "chosen" if rule == "given" else "Newey-West rule (chosen)"
     lines = []
     for maxlags, why in sorted(choices.items()):
         if maxlags < rows:
             terms = _terms(fit(y, x, maxlags), names)
+            if why == _LAZARUS_RULE:
+                critical = fixed_b_critical_value(maxlags, rows)
+                terms = {name: _with_critical_value(term, critical) for name, term in terms.items()}
             lines.append(Sensitivity(maxlags, why, {name: terms[name] for name in index_terms}))
     return lines
+
+
+def _with_critical_value(term: Term, critical: float) -> Term:
+    half = critical * term.error
+    return replace(term, p=None, low=term.coefficient - half, high=term.coefficient + half)
 
 
 def _residual_tests(plain: Any) -> tuple[float, int, float, float]:

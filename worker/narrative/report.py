@@ -31,7 +31,7 @@ def _text(fitted: Regression) -> Iterator[str]:
     for name, term in fitted.terms.items():
         yield (
             f"{name:<{width}} {term.coefficient:>12.5g} {term.error:>12.5g} {term.t:>8.3f} "
-            f"{term.p:>7.4f}{_stars(term.p):<4} {_interval(term):>25} {fitted.plain_errors[name]:>12.5g}"
+            f"{_p(term):>7}{_stars(term.p):<4} {_interval(term):>25} {fitted.plain_errors[name]:>12.5g}"
         )
     yield ""
     yield "The index under several maxlags"
@@ -39,7 +39,7 @@ def _text(fitted: Regression) -> Iterator[str]:
         for name, term in line.terms.items():
             yield (
                 f"  {line.maxlags:>3} {name:<{width}} {term.coefficient:>12.5g} {term.error:>12.5g} "
-                f"{term.t:>8.3f} {term.p:>7.4f}   {line.rule}"
+                f"{term.t:>8.3f} {_p(term):>7} {_interval(term):>25}   {line.rule}"
             )
     yield ""
     tests = fitted.diagnostics
@@ -63,7 +63,7 @@ def latex(fitted: Regression) -> str:
         stars = _stars(term.p).strip()
         rows.append(
             f"{_escaped(name)} & {term.coefficient:.4g}{f'$^{{{stars}}}$' if stars else ''} & "
-            f"({term.error:.4g}) & {term.t:.2f} & {term.p:.3f} \\\\"
+            f"({term.error:.4g}) & {term.t:.2f} & {_p(term, 3)} \\\\"
         )
     tests = fitted.diagnostics
     return "\n".join(
@@ -93,11 +93,16 @@ def _interval(term: Term) -> str:
     return f"[{term.low:.4g}, {term.high:.4g}]"
 
 
-def _stars(p: float) -> str:
-    return next((f" {stars}" for level, stars in _STARS if p < level), "")
+def _p(term: Term, places: int = 4) -> str:
+    return "-" if term.p is None else f"{term.p:.{places}f}"
+
+
+def _stars(p: float | None) -> str:
+    return next((f" {stars}" for level, stars in _STARS if p is not None and p < level), "")
 
 
 def _escaped(name: str) -> str:
     for character in "\\&%$#_{}":
         name = name.replace(character, rf"\{character}" if character != "\\" else r"\textbackslash ")
-    return name
+    # After the braces, which these bring along.
+    return name.replace("^", r"\textasciicircum{}").replace("~", r"\textasciitilde{}")

@@ -2,12 +2,13 @@
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
-from worker.errors import KbertError
+from worker.errors import ConfigurationError, KbertError
 from worker.narrative.index import IndexRow
 from worker.narrative.months import name, number, parse_month
 
@@ -15,6 +16,8 @@ Series = dict[str, float]
 """Month -> value; a month without a value is absent."""
 
 MONTH_COLUMNS: Final = ("month", "date", "period")
+_MONTH_OR_DAY: Final = re.compile(r"(\d{4}-\d{2})(?:-\d{2})?")
+_THOUSANDS: Final = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
 
 class SeriesError(KbertError):
@@ -32,10 +35,10 @@ def read_series(path: Path, column: str | None = None) -> dict[str, Series]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
             names = list(reader.fieldnames or [])
             rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SeriesError(f"{path} cannot be read: {error}.") from error
     time = next((n for n in names if n.lower() in MONTH_COLUMNS), None)
     if time is None:
@@ -48,7 +51,11 @@ def read_series(path: Path, column: str | None = None) -> dict[str, Series]:
     result: dict[str, Series] = {value: {} for value in values}
     seen: set[str] = set()
     for line, row in rows:
-        month = parse_month((row[time] or "").strip()[:7])
+        if None in row:
+            raise SeriesError(
+                f"{path}:{line} has more cells than the header: write a number with commas in quotes."
+            )
+        month = _month((row[time] or "").strip(), path, line)
         if month in seen:
             raise SeriesError(f"{path}:{line} repeats the month {month}: give one row a month.")
         seen.add(month)
@@ -64,7 +71,11 @@ def read_index(path: Path) -> list[IndexRow]:
     columns = read_series(path)
     if not {"articles", "negatives", "share", "share_low", "share_high"} <= columns.keys():
         return []
-    months = sorted(columns["articles"])
+    months = sorted(set().union(*columns.values()))
+    for column in ("articles", "negatives"):
+        for month in months:
+            if month not in columns[column]:
+                raise SeriesError(f"{path} has no {column} in the month {month}.")
 
     def value(column: str, month: str) -> float | None:
         return columns.get(column, {}).get(month)
@@ -122,9 +133,17 @@ def common_months(series: Mapping[str, Series]) -> list[str]:
     return months
 
 
+def _month(cell: str, path: Path, line: int) -> str:
+    match = _MONTH_OR_DAY.fullmatch(cell)
+    try:
+        return parse_month(match[1] if match else cell)
+    except ConfigurationError as error:
+        raise SeriesError(f"{path}:{line}: {error}") from None
+
+
 def _number(cell: str, path: Path, line: int, column: str) -> float:
     try:
-        value = float(cell.replace(",", ""))
+        value = float(cell.replace(",", "") if _THOUSANDS.fullmatch(cell) else cell)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):

@@ -60,7 +60,11 @@ class Guard:
         began = time.perf_counter()
         client = client_of((scope.get("client") or ("local",))[0])
 
+        answered = False
+
         async def guarded_send(message: Message) -> None:
+            nonlocal answered
+            answered = True
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 _add_headers(message, scope["path"])
                 route = getattr(scope.get("route"), "path", "other")
@@ -71,7 +75,15 @@ class Guard:
         streams = scope["path"] in _STREAMS
         refusal = self._too_much(scope["path"], client, streams) or self._refusal(scope)
         with self._streams.one(client) if streams and refusal is None else contextlib.nullcontext():
-            await (refusal or self._app)(scope, receive, guarded_send)
+            try:
+                await (refusal or self._app)(scope, receive, guarded_send)
+            except Exception:
+                # Starlette's own 500 is sent from outside this middleware: without headers, and uncounted.
+                if not answered:
+                    await _refused(500, "this request failed: the server's log says why")(
+                        scope, receive, guarded_send
+                    )
+                raise  # to the server, which logs it
 
     def _too_much(self, path: str, client: str, streams: bool) -> JSONResponse | None:
         if path == _ALIVE:

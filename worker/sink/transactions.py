@@ -95,6 +95,8 @@ class TransactionalSink:
         self._closing: set[asyncio.Task[None]] = set()
         self._due = asyncio.Event()
         self._round = asyncio.Event()  # set after each round of transactions
+        for outcome in ("committed", "failed", "fenced"):
+            metrics.TRANSACTIONS.labels(self._pipeline, outcome)  # there from the start, as in the pipeline
         self._stop_timeout = min(5.0, settings.sink.request_timeout)
 
     async def start(self, *outputs: Output) -> None:

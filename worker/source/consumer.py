@@ -56,6 +56,7 @@ class KafkaSource:
         self._setting = topic_setting(pipeline, "raw")
         self._settings = settings
         self._pipeline = pipeline
+        metrics.REBALANCES.labels(pipeline)  # there from the start, as in the pipeline
         self._lag = metrics.LagGauge(pipeline, "worker")
         self._ledger: OffsetLedger[TopicPartition] = OffsetLedger()
         self._claims: dict[TopicPartition, Claim] = {}

@@ -43,18 +43,21 @@ def decode(payload: bytes | None, max_bytes: int) -> RawMessage:
     if not body.startswith(b"{"):
         body = body.removeprefix(_BYTE_ORDER_MARK).lstrip(_JSON_SPACE)
     message = _decode_json(body) if body.startswith(b"{") else _decode_text(payload)
-    text = message_text(message)
-    if not text or text.isspace():
+    if is_blank(message_text(message)):
         raise BadMessageError(DeadLetterReason.EMPTY_TEXT, "the message has no text")
     return message
 
 
 def message_text(message: RawMessage) -> str:
     """The text that the crypto heads read: the text itself, or title and body on one line."""
-    if message.text is not None:
+    if message.text is not None and not is_blank(message.text):
         return message.text
-    title, body = message.title, message.body
-    return f"{title} {body}" if title and body else title or body or ""
+    return " ".join(part for part in (message.title, message.body) if part and not is_blank(part))
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to read in it."""
+    return not text or text.isspace()
 
 
 def message_kind(message: RawMessage) -> str:

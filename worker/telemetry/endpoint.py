@@ -8,6 +8,7 @@ Beyond this machine /metrics asks for a bearer token; the probes of an orchestra
 """
 
 import json
+import socket
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -73,6 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, host: str, port: int, handler: type[_Handler]) -> None:
+        self.address_family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+        super().__init__((host, port), handler)
+
 
 def expose(
     host: str, port: int, token: SecretStr | None = None, health: Health = HEALTH
@@ -90,7 +95,7 @@ def expose(
     }
     handler = type("_HandlerOf", (_Handler,), own)
     try:
-        server = _Server((host, port), handler)
+        server = _Server(host, port, handler)
     except OSError as error:
         raise ConfigurationError(
             f"Nothing can listen at {host}:{port} ({error.strerror}): set metrics.port (KBERT_METRICS__PORT) "
