@@ -74,8 +74,8 @@ class HummingbotPublisher:
             try:
                 await self._follow(pair, ended)
             finally:
-                # Cancelling the others may not be enough: up to Python 3.11 asyncio.wait_for, in which aiomqtt
-                # waits, forgets a cancellation that comes together with its answer.
+                # Cancelling the others may not do: up to Python 3.11 asyncio.wait_for, in which aiomqtt waits,
+                # forgets a cancellation that comes together with its answer.
                 ended.set()
 
         # A connection of its own for each pair: MQTT has one will a connection.
