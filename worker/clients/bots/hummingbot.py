@@ -74,7 +74,7 @@ class HummingbotPublisher:
             try:
                 await self._follow(pair, ended)
             finally:
-                # Cancelling the others may not do: up to Python 3.11 asyncio.wait_for, in which aiomqtt waits,
+                # Cancelling the others may not do: up to Python 3.11 asyncio.wait_for, where aiomqtt waits,
                 # forgets a cancellation that comes together with its answer.
                 ended.set()
 
