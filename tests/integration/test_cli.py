@@ -17,6 +17,7 @@ from schemas.signals import CryptoSignal
 from tests.kafka_io import settings_for
 from tests.processes import environment_of
 from tests.servers import KafkaServer
+from tests.waiting import eventually
 from worker.commands.watch import watch_board
 from worker.settings import RedisSettings, Settings
 
@@ -194,11 +195,13 @@ async def test_watch_prints_a_board_a_second_where_there_is_no_terminal(
     settings = Settings(redis=RedisSettings(url=SecretStr(redis_url), prefix=redis_prefix))
     stop = asyncio.Event()
     watching = asyncio.create_task(watch_board(settings, "1h", once=False, as_json=False, stop=stop))
-    printed = ""
-    async with asyncio.timeout(30):
-        while printed.count("MARKET") < 2:
-            await asyncio.sleep(0.1)
-            printed += capsys.readouterr().out
+    printed: list[str] = []
+
+    def two_boards() -> bool:
+        printed.append(capsys.readouterr().out)
+        return "".join(printed).count("MARKET") >= 2
+
+    await eventually(two_boards, timeout=30)
     stop.set()
     await watching
 

@@ -74,13 +74,15 @@ Signal = bytes | Mapping[str, Any] | CryptoSignal
 """JSON, what is parsed of it, or the contract's model."""
 
 
+def _fields(signal: Signal) -> Mapping[str, Any]:
+    if isinstance(signal, bytes):
+        return json_object(signal)
+    return vars(signal) if isinstance(signal, CryptoSignal) else signal
+
+
 def identity(signal: Signal) -> int | None:
     """``id_hash`` of a signal that is read for it alone, a tenth of the work; None where it has no id."""
-    fields: Mapping[str, Any]
-    if isinstance(signal, bytes):
-        fields = json_object(signal)
-    else:
-        fields = vars(signal) if isinstance(signal, CryptoSignal) else signal
+    fields = _fields(signal)
     found = fields.get("id")
     return hash((fields.get("source"), found)) if isinstance(found, str) else None
 
@@ -96,11 +98,7 @@ def contribution(signal: Signal, relevant_from: float) -> Contribution:
     Raises:
         RejectedSignalError: a field is missing or has no sense.
     """
-    fields: Mapping[str, Any]
-    if isinstance(signal, bytes):
-        fields = json_object(signal)
-    else:
-        fields = vars(signal) if isinstance(signal, CryptoSignal) else signal
+    fields = _fields(signal)
     try:
         identity = fields["id"]
         certainty, relevance, toxicity = fields["certainty"], fields["relevance"], fields["toxicity"]

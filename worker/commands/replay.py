@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from worker.commands.common import run_async, settings_in_force
+from worker.commands.common import INTERRUPTED, run_async, settings_in_force
 from worker.errors import ConfigurationError
 from worker.settings import PipelineName
 
 _NAMED = 20
-_INTERRUPTED = 130
 
 
 def replay(
@@ -73,7 +72,7 @@ def replay(
                 file=sys.stderr,
             )
     if not done.complete:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if done.bad:
         raise typer.Exit(1)
 

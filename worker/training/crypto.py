@@ -253,7 +253,6 @@ class _Recipe:
         from worker.training.unlabelled import load_texts
 
         config = self.config
-        texts = list(dict.fromkeys([*load_texts(config.mlm), *(row.text for row in self.parts.train)]))
         model = MaskedModel(encoder)
         if config.init is not None:
             load_stage(config.init / MLM, model, None)
@@ -262,6 +261,7 @@ class _Recipe:
         if done.is_file():
             load_stage(done, model, self.made_before)
             return encoder
+        texts = list(dict.fromkeys([*load_texts(config.mlm), *(row.text for row in self.parts.train)]))
         stage = StageConfig(
             name="mlm",
             epochs=config.mlm_epochs,
@@ -288,15 +288,14 @@ class _Recipe:
         from worker.training.trainer import StageConfig
 
         config = self.config
-        done = config.out / PUBLIC
-        taken_over = config.init is not None and (config.init / PUBLIC).is_file()
-        if taken_over:
-            assert config.init is not None  # noqa: S101 - for the type checker
-            done = config.init / PUBLIC
+        folder = config.out
+        if config.init is not None and (config.init / PUBLIC).is_file():
+            folder = config.init
+        done = folder / PUBLIC
         heads = PUBLIC_HEADS if public or done.is_file() else CRYPTO_HEADS
         model = MultiHeadModel(encoder, heads, config.pooling, 0.1)
         if done.is_file():
-            load_stage(done, model, None if taken_over else self.made_before)
+            load_stage(done, model, self.made_before if folder is config.out else None)
         elif public and not is_finished(config.base):
             stage = StageConfig(
                 name="public",
