@@ -53,7 +53,8 @@ async def until(
             samples = await scrape(settings)
         except httpx.TransportError:
             return None
-        return samples if total(samples, name, **labels) >= at_least else None
+        is_there = any(labels.items() <= set(have) for have in samples.get(name, {}))
+        return samples if is_there and total(samples, name, **labels) >= at_least else None
 
     found = await eventually(so, timeout=90, interval=0.2, what=f"{name} {labels}")
     assert found is not None

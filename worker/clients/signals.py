@@ -17,6 +17,7 @@ from schemas import topics
 from schemas.signals import CryptoSignal
 from worker.errors import ConnectionFailedError
 from worker.signal_filter import SignalFilter
+from worker.source.membership import stop
 from worker.source.reaching import refusal
 
 log = structlog.get_logger(__name__)
@@ -90,13 +91,8 @@ class SignalStream:
             "isolation_level": "read_committed",
             **client_options,
         }
-        self._consumer = AIOKafkaConsumer(
-            topic,
-            enable_auto_commit=group_id is not None and auto_commit,
-            auto_offset_reset="latest" if group_id is None and since is None else "earliest",
-            fetch_max_wait_ms=100,
-            **self._options,
-        )
+        self._auto_commit = group_id is not None and auto_commit
+        self._from_now = group_id is None and since is None
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -105,6 +101,15 @@ class SignalStream:
             ConnectionFailedError: no broker answers.
             ConfigurationError: there is no such topic, or this user may not read it.
         """
+        # Only now: a consumer that is made and never stopped complains, and a task that is cancelled
+        # between its making and its start would leave one.
+        self._consumer = AIOKafkaConsumer(
+            self._topic,
+            enable_auto_commit=self._auto_commit,
+            auto_offset_reset="latest" if self._from_now else "earliest",
+            fetch_max_wait_ms=100,
+            **self._options,
+        )
         try:
             starts: Mapping[TopicPartition, int] = {}
             if self._options["group_id"] is not None and self._since is None:
@@ -114,8 +119,10 @@ class SignalStream:
                 self._consumer.seek(partition, starts[partition])
             if self._since is not None:
                 await self._seek_to(self._since)
-        except KafkaError as error:
-            await self._consumer.stop()
+        except BaseException as error:
+            await stop(self._consumer)
+            if not isinstance(error, KafkaError):
+                raise
             raise refusal(error, topic=self._topic) or ConnectionFailedError(
                 f"No Kafka broker answers at {self._address}: start one or correct the address ({error})."
             ) from error

@@ -152,12 +152,7 @@ async def _flood(settings: Settings, count: int, as_json: bool, stop: asyncio.Ev
         stream = SignalStream(settings.kafka.bootstrap_servers, topic=settings.topics.signals, since=started)
         outcomes = TopicCounter(settings.kafka, settings.topics.signals, settings.topics.dead_letter)
         try:
-            async with (
-                asyncio.timeout(_FLOOD_TIMEOUT),
-                _ending(sending),
-                _closing(stream),
-                _closing(outcomes),
-            ):
+            async with asyncio.timeout(_FLOOD_TIMEOUT), _ending(sending), stream, outcomes:
                 counting = asyncio.create_task(_count(stream, settings, recount))
                 while signals + letters < count and not stop.is_set():
                     if sending.done():
@@ -193,16 +188,6 @@ async def _flood(settings: Settings, count: int, as_json: bool, stop: asyncio.Ev
         print("\n".join(coin_lines(aggregates)))
     if not equal:
         raise KbertError("The aggregates in Redis differ from a recount of the signals topic.")
-
-
-@asynccontextmanager
-async def _closing(reader: SignalStream | TopicCounter) -> AsyncIterator[None]:
-    """A reader that is closed even where the services fail while it connects."""
-    try:
-        async with reader:
-            yield
-    finally:
-        await reader.__aexit__(None, None, None)
 
 
 @asynccontextmanager
@@ -263,7 +248,7 @@ async def _show(settings: Settings, messages: int | None, stop: asyncio.Event) -
     stream = SignalStream(
         settings.kafka.bootstrap_servers, topic=settings.topics.signals, since=datetime.now(UTC)
     )
-    async with _closing(stream), Aggregates(url, prefix=settings.redis.prefix) as aggregates:
+    async with stream, Aggregates(url, prefix=settings.redis.prefix) as aggregates:
         with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
 
             async def follow() -> None:

@@ -105,7 +105,7 @@ async def serving_state(settings: Settings) -> AsyncIterator[ServeState]:
         narrative = await stack.enter_async_context(
             Narrative(*place, settings.narrative.source_weights, client_options=secrets)
         )
-        stream = SignalStream(  # only now: a consumer that is made and never started complains
+        stream = SignalStream(
             options.pop("bootstrap_servers"),
             topic=settings.topics.signals,
             since=started - timedelta(seconds=settings.serve.recent_seconds),

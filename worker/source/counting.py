@@ -8,6 +8,7 @@ from typing import Self
 from aiokafka import AIOKafkaConsumer
 
 from worker.settings import KafkaSettings
+from worker.source.membership import stop
 
 
 class TopicCounter:
@@ -19,17 +20,23 @@ class TopicCounter:
 
     def __init__(self, kafka: KafkaSettings, *topics: str) -> None:
         self.counts: Counter[str] = Counter()
+        self._topics = topics
+        self._kafka = kafka
+
+    async def __aenter__(self) -> Self:
         self._consumer = AIOKafkaConsumer(
-            *topics,
+            *self._topics,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             fetch_max_wait_ms=50,
-            **kafka.client_options(),
+            **self._kafka.client_options(),
         )
-
-    async def __aenter__(self) -> Self:
-        await self._consumer.start()
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await stop(self._consumer)
+            raise
         return self
 
     async def __aexit__(
