@@ -2,9 +2,9 @@
 
 Four tasks joined by bounded queues. Each message meets them once, in this order:
 
-    intake       polls records, decodes and tokenises them in the pool, fills the batcher
-    infer        takes batches, collates them in the pool, hands them to the engine thread
-    publish      waits for the engine in order, decodes in the pool, hands records to the producer
+    intake       polls records, decodes them, tokenises them in a thread, fills the batcher
+    infer        takes batches, collates them, hands them to the engine thread
+    publish      waits for the engine in order, builds the signals, hands records to the producer
     acknowledge  waits for the broker in order, and tells the source what is finished
 
 The first failure of any of them ends all: nothing is committed that was not acknowledged,
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
@@ -32,6 +32,7 @@ from worker.inference.engine import HeadOutputs
 from worker.inference.errors import EngineStopped, TokeniseError
 from worker.inference.thread import EngineThread
 from worker.inference.tokenising import EncodedText
+from worker.portions import portions
 from worker.settings import PipelineName, Settings
 from worker.sink.dead_letters import dead_letter, smaller
 from worker.sink.producer import Delivery, OutRecord, Sink
@@ -44,7 +45,6 @@ from worker.telemetry.seldom import Seldom
 from worker.watchdog import Look, watch
 
 log = structlog.get_logger(__name__)
-R = TypeVar("R")
 
 _ENGINE_DEPTH = 2  # one batch runs, one waits collated
 _REPORT_SECONDS = 30.0
@@ -118,7 +118,7 @@ class Pipeline:
             settings.batch.max_queue_tokens or 16 * budget,
             settings.batch.max_queue_delay,
         )
-        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="kbert-pool")
+        self._tokenising = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kbert-tokenise")
         self._in_order: asyncio.Queue[_Running | _Outcome | None] = asyncio.Queue(_ENGINE_DEPTH)
         self._unacknowledged: asyncio.Queue[tuple[_Outcome, Delivery, float] | None] = asyncio.Queue(
             settings.sink.max_unacknowledged
@@ -156,7 +156,7 @@ class Pipeline:
                 for task in background:
                     task.cancel()
         finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._tokenising.shutdown(wait=False, cancel_futures=True)
         log.info("pipeline.stopped", unfinished=self._source.outstanding(), **self._totals())
 
     async def _until_done(
@@ -181,7 +181,11 @@ class Pipeline:
                 continue
             self.counts.records += len(records)
             metrics.RECORDS.labels(self._name).inc(len(records))
-            works, refused = await self._in_pool(self._read, records)
+            read, refused = await self._decoded(records)
+            # The tokeniser lets go of the interpreter, so in a thread it leaves the loop alone.
+            works = await asyncio.get_running_loop().run_in_executor(
+                self._tokenising, self._encode, read, refused
+            )
             if refused.records:
                 await self._in_order.put(refused)
             if works:
@@ -201,7 +205,7 @@ class Pipeline:
             metrics.BATCH_MESSAGES.labels(self._name).observe(len(works))
             self._stage["wait"].observe(batch.oldest_wait)
             try:
-                prepared = await self._prepare(works)
+                prepared = self._model.engine.prepare([work.encoded for work in works])
             except Exception as error:  # noqa: BLE001 - as in `_outcome`
                 await self._in_order.put(_Running(works, _failed(error)))
                 continue
@@ -232,68 +236,73 @@ class Pipeline:
             for index in too_large:
                 await self._replace(outcome.records[index], outcome.out[index])
             self._source.finish(outcome.records)
-            letters = sum(out.topic == self._settings.topics.dead_letter for out in outcome.out)
+            dead_letter_topic = self._settings.topics.dead_letter
+            letters = sum(out.topic == dead_letter_topic for out in outcome.out)
             self.counts.dead_letters += letters
             self.counts.signals += len(outcome.out) - letters
             metrics.SIGNALS.labels(self._name).inc(len(outcome.out) - letters)
             for (name, value), count in outcome.classes.items():
                 metrics.SIGNAL_CLASSES.labels(self._name, name, value).inc(count)
 
-    # In pool threads
-
-    def _read(self, records: list[Record]) -> tuple[list[_Work], _Outcome]:
-        """Decode and tokenise; what cannot be read becomes a dead letter."""
+    async def _decoded(self, records: list[Record]) -> tuple[list[tuple[Record, RawMessage]], _Outcome]:
+        """Messages with their records; what cannot be read becomes a dead letter."""
         read: list[tuple[Record, RawMessage]] = []
         refused = _Outcome([], [])
         max_bytes = self._settings.source.max_payload_bytes
         began = monotonic()
-        for record in records:
-            try:
-                read.append((record, decode(record.value, max_bytes)))
-            except BadMessageError as error:
-                self._refuse(refused, record, error.reason, error.detail)
-        decoded = monotonic()
-        works = self._encode(read, refused)
-        self._stage["decode"].observe(decoded - began)
-        self._stage["tokenise"].observe(monotonic() - decoded)
-        return works, refused
+        async for part in portions([record.size for record in records]):
+            for record in records[part]:
+                try:
+                    read.append((record, decode(record.value, max_bytes)))
+                except BadMessageError as error:
+                    self._refuse(refused, record, error.reason, error.detail)
+        self._stage["decode"].observe(monotonic() - began)
+        return read, refused
 
     def _encode(self, read: list[tuple[Record, RawMessage]], refused: _Outcome) -> list[_Work]:
+        """Tokenise, in a thread of its own; what the tokeniser gives up on becomes a dead letter."""
+        began = monotonic()
+        works = self._tokenised(read, refused)
+        self._stage["tokenise"].observe(monotonic() - began)
+        return works
+
+    def _tokenised(self, read: list[tuple[Record, RawMessage]], refused: _Outcome) -> list[_Work]:
         try:
             encoded = self._model.tokeniser.encode([self._task.text(message) for _, message in read])
         except TokeniseError as error:
             if len(read) > 1:
-                return [work for one in read for work in self._encode([one], refused)]
+                return [work for one in read for work in self._tokenised([one], refused)]
             self._refuse(refused, read[0][0], DeadLetterReason.TOKENISE_FAILED, str(error))
             return []
         return [_Work(record, message, e) for (record, message), e in zip(read, encoded, strict=True)]
 
-    def _signals(self, works: Sequence[_Work], outputs: HeadOutputs) -> _Outcome:
+    async def _signals(self, works: Sequence[_Work], outputs: HeadOutputs) -> _Outcome:
         max_future, processed_at = self._settings.source.max_future, datetime.now(UTC)
-        signals = [
-            self._task.signal(
-                work.message,
-                message_id=work.message.id or _record_id(work.record),
-                published_at=event_time(
-                    work.message.published_at, record_time(work.record.timestamp), max_future
-                ),
-                processed_at=processed_at,
-                prediction=prediction,
-                truncated=work.encoded.truncated,
-            )
-            for work, prediction in zip(works, self._model.decode(outputs), strict=True)
-        ]
+        predictions = self._model.decode(outputs)
+        signals: list[dict[str, Any]] = []
+        async for part in portions([work.record.size for work in works]):
+            signals += [
+                self._task.signal(
+                    work.message,
+                    message_id=work.message.id or _record_id(work.record),
+                    published_at=event_time(
+                        work.message.published_at, record_time(work.record.timestamp), max_future
+                    ),
+                    processed_at=processed_at,
+                    prediction=prediction,
+                    truncated=work.encoded.truncated,
+                )
+                for work, prediction in zip(works[part], predictions[part], strict=True)
+            ]
         return _Outcome(
             [work.record for work in works],
             self._task.records(self._settings.topics.signals, signals),
             self._task.classes(signals),
         )
 
-    # On the loop
-
     async def _outcome(self, running: _Running) -> _Outcome:
         try:
-            return await self._in_pool(self._signals, running.works, await running.outputs)
+            return await self._signals(running.works, await running.outputs)
         except EngineStopped:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a batch makes a device or a decoder raise
@@ -311,7 +320,7 @@ class Pipeline:
         middle = len(works) // 2
         whole = _Outcome([], [])
         for half in (works[:middle], works[middle:]):
-            part = await self._outcome(_Running(half, await self._submitted(half)))
+            part = await self._outcome(_Running(half, self._submitted(half)))
             whole.records.extend(part.records)
             whole.out.extend(part.out)
             whole.classes.update(part.classes)
@@ -320,20 +329,17 @@ class Pipeline:
     async def _check_canary(self, error: Exception) -> None:
         """Raise if anything fails: a topic of dead letters would be our fault, not the messages'."""
         try:
-            outputs = await (await self._submitted([self._canary]))
-            await self._in_pool(self._signals, [self._canary], outputs)
+            outputs = await self._submitted([self._canary])
+            await self._signals([self._canary], outputs)
         except Exception:  # noqa: BLE001 - as in `_outcome`
             raise EngineBrokenError(
                 f"The engine fails on every text, so the worker stops: {error!r}"
             ) from error
 
-    async def _prepare(self, works: Sequence[_Work]) -> Any:
-        return await self._in_pool(self._model.engine.prepare, [work.encoded for work in works])
-
-    async def _submitted(self, works: Sequence[_Work]) -> "asyncio.Future[HeadOutputs]":
+    def _submitted(self, works: Sequence[_Work]) -> "asyncio.Future[HeadOutputs]":
         """Outputs of a batch to come; it may fail while it is prepared, or later."""
         try:
-            return self._engine.submit(await self._prepare(works))
+            return self._engine.submit(self._model.engine.prepare([work.encoded for work in works]))
         except Exception as error:  # noqa: BLE001 - as in `_outcome`
             return _failed(error)
 
@@ -398,9 +404,6 @@ class Pipeline:
         if started is None and before is not None:
             before.add_done_callback(begun)
         outputs.add_done_callback(ended)
-
-    async def _in_pool(self, work: Callable[..., R], *arguments: Any) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     async def _report_forever(self) -> None:
         while True:

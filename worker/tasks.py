@@ -17,7 +17,7 @@ from worker.source.decoding import is_blank, message_text
 
 
 class Task(Protocol):
-    """One head set's way from a message to a signal. Called from pool threads."""
+    """One head set's way from a message to a signal. ``text`` is not called on the loop."""
 
     def text(self, message: RawMessage) -> str:
         """The text that is tokenised."""

@@ -9,7 +9,7 @@ from worker.inference.tokenising import EncodedText
 
 
 class TextEncoder(Protocol):
-    """Texts to token ids; called from pool threads."""
+    """Texts to token ids; called from another thread than the loop's."""
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """One encoded text for each, in order.

@@ -1,6 +1,7 @@
 """Bytes of a record to a message, or the reason why not."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,6 +11,7 @@ from schemas.messages import RawMessage
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _JSON_SPACE: Final = b" \t\r\n"
+_BRACE: Final = ord("{")
 _VALIDATOR: Final = TypeAdapter(RawMessage).validator  # `model_validate_json` costs a third more
 
 
@@ -40,18 +42,19 @@ def decode(payload: bytes | None, max_bytes: int) -> RawMessage:
             f"{len(payload)} bytes are over source.max_payload_bytes={max_bytes}",
         )
     body = payload
-    if not body.startswith(b"{"):
+    if body[0] != _BRACE:
         body = body.removeprefix(_BYTE_ORDER_MARK).lstrip(_JSON_SPACE)
-    message = _decode_json(body) if body.startswith(b"{") else _decode_text(payload)
-    if is_blank(message_text(message)):
+    message = _decode_json(body) if body[:1] == b"{" else _decode_text(payload)
+    if not message_text(message):
         raise BadMessageError(DeadLetterReason.EMPTY_TEXT, "the message has no text")
     return message
 
 
 def message_text(message: RawMessage) -> str:
-    """The text that the crypto heads read: the text itself, or title and body on one line."""
-    if message.text is not None and not is_blank(message.text):
-        return message.text
+    """The text that the crypto heads read: the text itself, or title and body on one line; "" where blank."""
+    text = message.text
+    if text and not text.isspace():
+        return text
     return " ".join(part for part in (message.title, message.body) if part and not is_blank(part))
 
 
@@ -88,9 +91,14 @@ def record_time(timestamp_ms: int) -> datetime:
     if timestamp_ms < 0:
         return datetime.now(UTC)
     try:
-        return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+        return _time_at(timestamp_ms)
     except (OverflowError, ValueError, OSError):  # a producer wrote a timestamp past the year 9999
         return datetime.now(UTC)
+
+
+@lru_cache(maxsize=256)  # records that were produced together carry one timestamp
+def _time_at(timestamp_ms: int) -> datetime:
+    return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
 
 
 def _decode_text(payload: bytes) -> RawMessage:
