@@ -1,10 +1,11 @@
-"""A stop while a worker starts ends it at once and with status 0, whatever it waits for."""
+"""A stop while a worker or a server starts ends it at once and with status 0, whatever it waits for."""
 
 import asyncio
 import signal
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tests.checkpoints import SMALL, random_state, write_checkpoint
 from tests.kafka_io import exactly_once
@@ -12,16 +13,23 @@ from tests.pipelines import pipeline_settings
 from tests.processes import KbertProcess, kbert
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
-from worker.embedded import EmbeddedKafka
-from worker.settings import ModelSettings, Settings
+from worker.embedded import EmbeddedKafka, free_port
+from worker.settings import (
+    KafkaSettings,
+    ModelSettings,
+    RedisSettings,
+    ServeSettings,
+    Settings,
+    load_settings,
+)
 
 
-async def _ends(process: KbertProcess) -> None:
+async def _ends(process: KbertProcess, event: str = "worker.stopped_at_start") -> None:
     process.send(signal.SIGTERM)
     status = await asyncio.to_thread(process.wait, 25)  # what waits here waits for 40 s and longer
     said = process.log.read_text()
     assert status == 0, said[-3_000:]
-    assert "worker.stopped_at_start" in said
+    assert event in said
     assert "Traceback" not in said
 
 
@@ -67,3 +75,23 @@ async def test_while_no_broker_answers(tmp_path: Path, delivery: str) -> None:
                 await _ends(process)
         finally:
             embedded.thaw()
+
+
+async def test_while_a_server_waits_for_a_broker(redis_url: str, tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never_answers, "127.0.0.1", 0) as silent:
+        settings = load_settings(
+            _env_file=None,
+            kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"),
+            redis=RedisSettings(url=SecretStr(redis_url)),
+            serve=ServeSettings(port=free_port()),
+        )
+        with kbert(["serve"], settings, tmp_path / "log") as process:
+            await eventually(lambda: process.says("") and asked.is_set(), timeout=90)
+            await _ends(process, "serve.stopped_at_start")

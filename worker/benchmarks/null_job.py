@@ -94,7 +94,7 @@ class Meter:
 
 def signal_of(message: RawMessage) -> dict[str, Any]:
     """The fields of a CryptoSignal, in plain types: the fastest that a user of a peer can write."""
-    text = message.text if message.text is not None else f"{message.title} {message.body}"
+    text = message.text or f"{message.title} {message.body}"
     signal: dict[str, Any] = {
         "id": message.id,
         "source": message.source,

@@ -23,6 +23,7 @@ from worker.serve.recent import RecentSignals
 from worker.serve.state import ServeState
 from worker.settings import FreqtradeSettings, ServeSettings, Settings
 from worker.source.reaching import why_unreachable
+from worker.stopping import unless_stopped
 from worker.telemetry.health import HEALTH
 
 log = structlog.get_logger(__name__)
@@ -49,7 +50,12 @@ async def run_serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     check_binding("serve", settings.serve.host, settings.serve.token)
     with bound_socket(settings.serve) as listening:
-        async with serving_state(settings) as state:
+        async with AsyncExitStack() as stack:
+            # A broker or a Redis that is silent is waited for longer than a stop may last.
+            state = await unless_stopped(stop, stack.enter_async_context(serving_state(settings)))
+            if state is None:
+                log.info("serve.stopped_at_start")
+                return
             log.info("serve.ready", address=page_address(settings.serve, listening.getsockname()[1]))
             with HEALTH.part("serve") as report:
                 report(None)
