@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.record.util import calc_crc32c
 
 from tests.kafka_io import committed, produce, settings_for
 from tests.servers import KafkaServer, Topics
@@ -20,7 +21,7 @@ async def _source(kafka: KafkaServer, raw: str, **options: Any) -> KafkaSource:
         idempotence=kafka.idempotence,
         raw=raw,
         signals="unused",
-        dead_letter="unused",
+        dead_letter="unused-too",
         source=SourceSettings(group_id=f"group-{raw}", session_timeout=6.0, **options),
     )
     source = KafkaSource(raw, settings.kafka, settings.source)
@@ -98,6 +99,29 @@ async def test_batches_of_every_codec_are_read(codec: str, kafka: KafkaServer, t
     source = await _source(kafka, raw)
     try:
         assert [record.value for record in await _poll_until(source, 50)] == values
+    finally:
+        await source.stop()
+
+
+async def test_a_header_name_that_is_not_utf8_stops_nobody(
+    kafka: KafkaServer, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = await topics.make("raw", partitions=1)
+    await produce(kafka.bootstrap_servers, raw, [b"0", b"1"])
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as producer:
+        batch = producer.create_batch()
+        batch.append(key=None, value=b"2", timestamp=None, headers=[("QQQQ", b"v")])
+        batch.close()
+        odd = bytearray(batch._build().replace(b"QQQQ", b"\xc3\xe2\xc3\xb3"))
+        odd[17:21] = calc_crc32c(bytes(odd[21:])).to_bytes(4)
+        monkeypatch.setattr(batch, "_build", lambda: odd)
+        await (await producer.send_batch(batch, raw, partition=0))
+    await produce(kafka.bootstrap_servers, raw, [b"3"])
+    source = await _source(kafka, raw)
+    try:
+        records = await _poll_until(source, 4)
+        assert [record.value for record in records] == [b"0", b"1", b"2", b"3"]
+        assert records[2].headers == (("\\xc3\\xe2ó", b"v"),)
     finally:
         await source.stop()
 

@@ -137,6 +137,7 @@ def test_what_a_user_ignores_stays_ignored_when_the_coin_gets_names(tmp_path: Pa
         ("[coins.XYZ]\nnames = ['가나/다']\n", "coins.XYZ.names"),
         ("[coins.XYZ]\nnames = ['가나다']\nambiguous = ['가나다']\n", "coins.XYZ.ambiguous"),
         ("[coins.xyz]\nnames = ['가나다']\n", "coins.xyz"),
+        ("[coins.MARKET]\nnames = ['가나다']\n", "coins.MARKET"),
         ("[coins.XYZ]\ntickers = ['old']\n", "coins.XYZ.tickers"),
         ("[coins.XYZ]\nkorean = ''\n", "coins.XYZ.korean"),
         ("[coins.XYZ]\nagainst = [' ']\n", "coins.XYZ.against"),

@@ -6,6 +6,12 @@ from worker.coins import CoinTagger, load_catalogue
 
 # Each with the symbols that it names.
 NAMED = """
+비트이더리플솔 다 팔았다 | BTC ETH XRP SOL
+비트이더솔 | BTC ETH SOL
+비트랑솔 샀다 | BTC SOL
+비트코인이더솔이 낫다 | BTC ETH SOL
+이더리움솔 샀다 | ETH SOL
+비트솔이더 담음 | BTC SOL ETH
 도미 오르기전에 비트사 둘걸 | BTC
 그 돈으로 비트사 | BTC
 고점에서 비트산 사람 손 | BTC
@@ -319,6 +325,11 @@ SOL 급등 | SOL
 
 # Everyday life in the same words.
 FALSE_FRIENDS = """
+비트솔루션 채용 공고
+코티솔 수치가 높대
+코스모스 꽃밭 보러 가자
+아톰 장난감 샀다
+아이콘 디자인
 펌프펀에서 코인 만들어봄
 비트판다 프랑크푸르트 상장 추진
 솔라나폰 배송 언제 옴
@@ -650,3 +661,9 @@ def test_names_in_a_row_without_a_space_are_all_found(tagger: CoinTagger) -> Non
 
 def test_decomposed_syllables_read_like_composed_ones(tagger: CoinTagger) -> None:
     assert tagger.tag("\u1107\u1175\u1110\u1173 간다") == ["BTC"]
+
+
+@pytest.mark.parametrize("line", ["갓비트 오늘도 신고가 찬양하라", "갓비트 오늘만 소형차"])
+def test_a_name_behind_a_prefix_stands_in_its_own_word(tagger: CoinTagger, line: str) -> None:
+    """The next word was taken for its place, and a faint one there had no weight: an IndexError."""
+    assert tagger.tag(line) == ["BTC"]

@@ -3,7 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from time import process_time
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -94,6 +96,42 @@ def test_a_text_of_ten_thousand_characters_is_read_without_trouble(words: list[s
     assert all(symbol in load_catalogue() for symbol in _tagger().tag(text))
     joined = ("".join(words) * times)[:10_000]
     assert all(symbol in load_catalogue() for symbol in _tagger().tag(joined))
+
+
+@pytest.mark.parametrize(
+    ("before", "repeated"),
+    [
+        ("비트", " "),
+        ("비트", "1"),
+        ("비트", "1,"),
+        ("비트 ", "("),
+        ("", "비트" + " " * 50),
+        ("", "보라, "),
+        ("", "BTC,"),
+        ("", "BTC-ETH/"),
+        ("", "비트이더"),
+        ("BTC-", "A"),
+        ("BTC", "가"),
+        ("비트 ", "ㅋ"),
+        ("비트", "\u0301\u0327"),
+    ],
+)
+def test_the_time_grows_with_the_text_and_no_faster(before: str, repeated: str) -> None:
+    def seconds(length: int) -> float:
+        text = before + (repeated * length)[:length] + "ㅋ"
+        taken = []
+        for _ in range(4):
+            start = process_time()
+            _tagger().tag(text)
+            taken.append(process_time() - start)
+        return min(taken)
+
+    # Four times the text; with a square it is sixteen times the time.
+    assert seconds(16_000) < 8 * max(seconds(4_000), 0.0005)
+
+
+def test_a_list_of_quotes_is_one_up_to_seventeen() -> None:
+    assert _tagger().tag("BTC" + ",KRW" * 16 + " 마켓") == []
 
 
 def test_threads_find_what_one_thread_finds() -> None:

@@ -17,6 +17,7 @@ from schemas import topics
 from schemas.signals import CryptoSignal
 from worker.errors import ConnectionFailedError
 from worker.signal_filter import SignalFilter
+from worker.source.header_names import escape_header_names
 from worker.source.membership import stop
 from worker.source.reaching import refusal
 
@@ -103,6 +104,7 @@ class SignalStream:
         """
         # Only now: a consumer that is made and never stopped complains, and a task that is cancelled
         # between its making and its start would leave one.
+        escape_header_names()
         self._consumer = AIOKafkaConsumer(
             self._topic,
             enable_auto_commit=self._auto_commit,
@@ -227,9 +229,8 @@ class SignalStream:
         partitions = [
             TopicPartition(self._topic, p) for p in self._consumer.partitions_for_topic(self._topic) or ()
         ]
-        found = await self._consumer.offsets_for_times(
-            dict.fromkeys(partitions, int(since.timestamp() * 1000))
-        )
+        asked = max(0, int(since.timestamp() * 1000))  # aiokafka refuses a time before 1970
+        found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, asked))
         mine = self._consumer.assignment()
         for partition, place in found.items():
             if partition not in mine:

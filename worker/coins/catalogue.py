@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schemas.windows import MARKET
 from worker.errors import ConfigurationError
 
 _BUILT_IN = Path(__file__).with_name("catalogue.toml")
@@ -164,6 +165,10 @@ def _check(path: Path, symbol: str, entry: _Entry) -> None:
     if not _SYMBOL.fullmatch(symbol):
         raise CatalogueError(
             f"coin catalogue {path}, key coins.{symbol}: a symbol is 1 to 15 capital letters or digits"
+        )
+    if symbol == MARKET:
+        raise CatalogueError(
+            f"coin catalogue {path}, key coins.{symbol}: all coins together have this name: choose another"
         )
     seen: dict[str, str] = {}
     for key in ("names", "likely", "leaning", "ambiguous", "common"):

@@ -104,11 +104,21 @@ class KoreanReader:
             between = _BETWEEN.match(ending)
             for skip in {0, between.end() if between else 0}:
                 others = self._from(word, offset + length + skip, names - 1)
-                if others and others[0].length > 1 and others[0].reading.certainty <= Certainty.LIKELY:
+                if others and self._continues(others, length):
                     return (Part(offset, length, reading, glued=True), *others)
         if reading.certainty is Certainty.SURE and length >= _DISTINCT_START:
             return (Part(offset, length, reading, glued=False),)
         return ()
+
+    @staticmethod
+    def _continues(others: tuple[Part, ...], length: int) -> bool:
+        """Whether these names can stand behind one of that many syllables.
+
+        One syllable only behind a longer name: 비트이더솔, not the 솔 of 비트솔루션 or of 비트솔팔았다.
+        """
+        first = others[0]
+        fits = first.length > 1 or (length > 1 and (len(others) > 1 or not first.glued))
+        return fits and first.reading.certainty <= Certainty.LIKELY
 
     def _inside(self, word: str) -> tuple[Part, ...]:
         for offset in range(1, len(word) - _DISTINCT + 1):

@@ -20,6 +20,7 @@ from worker.errors import KbertError
 from worker.settings import PipelineName, Settings
 from worker.sink.topics import TopicState, describe_topics
 from worker.sink.transactions import TransactionalSink
+from worker.source.header_names import escape_header_names
 from worker.source.reaching import open_connection
 
 _NEEDED: Final = {
@@ -125,6 +126,7 @@ def _state(state: TopicState) -> Finding:
 async def _read(settings: Settings, state: TopicState) -> Finding:
     """Read the newest record of one partition: the right to, and whose clock it carries."""
     check = f"read {state.name}"
+    escape_header_names()
     consumer = AIOKafkaConsumer(enable_auto_commit=False, **settings.kafka.client_options())
     try:
         await consumer.start()

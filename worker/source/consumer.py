@@ -16,6 +16,7 @@ from aiokafka.errors import (
 
 from worker.settings import KafkaSettings, SourceSettings, topic_setting
 from worker.source.committing import Committed, Committer
+from worker.source.header_names import escape_header_names
 from worker.source.lag import lag_of
 from worker.source.ledger import OffsetLedger
 from worker.source.membership import join, leave
@@ -68,6 +69,7 @@ class KafkaSource:
         """Whether the group has ever assigned partitions, or none to a spare member."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._kafka = kafka
+        escape_header_names()
         self._consumer = AIOKafkaConsumer(
             group_id=settings.group_id,
             enable_auto_commit=False,

@@ -8,6 +8,7 @@ from typing import Self
 from aiokafka import AIOKafkaConsumer
 
 from worker.settings import KafkaSettings
+from worker.source.header_names import escape_header_names
 from worker.source.membership import stop
 
 
@@ -24,6 +25,7 @@ class TopicCounter:
         self._kafka = kafka
 
     async def __aenter__(self) -> Self:
+        escape_header_names()
         self._consumer = AIOKafkaConsumer(
             *self._topics,
             enable_auto_commit=False,

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings, topic_setting
+from worker.source.header_names import escape_header_names
 from worker.source.lag import lag_of
 from worker.source.membership import join, leave
 from worker.source.reaching import refusals
@@ -73,6 +74,7 @@ class SignalFollower:
         self._failure: Exception | None = None
         self.joined = False
         """Whether the group has ever assigned partitions, or none to a spare member."""
+        escape_header_names()
         self._consumer = AIOKafkaConsumer(
             group_id=settings.group_id,
             enable_auto_commit=False,

@@ -1,7 +1,7 @@
 """Reading a topic from a time to where it ends now."""
 
 from collections.abc import AsyncGenerator
-from datetime import datetime, timedelta
+from datetime import datetime
 from time import time
 from typing import Final
 
@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from worker.errors import ConfigurationError
 from worker.settings import KafkaSettings
+from worker.source.header_names import escape_header_names
 from worker.source.membership import stop
 from worker.source.reaching import ask, why_unreachable
 
@@ -32,6 +33,7 @@ async def read_to_end(
         ConfigurationError: there is no such topic, or this user may not read it.
     """
     started = time() * 1000
+    escape_header_names()
     consumer = AIOKafkaConsumer(
         topic,
         enable_auto_commit=False,
@@ -77,7 +79,7 @@ async def _from(
 ) -> dict[TopicPartition, int]:
     """Seek each partition to its first record of that time, and say where that is."""
     # A broker may round timestamps down to whole milliseconds.
-    asked = int((since - timedelta(milliseconds=1)).timestamp() * 1000)
+    asked = int(since.timestamp() * 1000) - 1
     found = await consumer.offsets_for_times(dict.fromkeys(ends, max(0, asked)))
     starts = {tp: ends[tp] if place is None else place.offset for tp, place in found.items()}
     for tp, offset in starts.items():
