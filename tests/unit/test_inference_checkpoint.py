@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import models
 
 from schemas.labels import EMOTIONS
 from tests.checkpoints import (
@@ -21,6 +22,7 @@ from tests.checkpoints import (
     bert_config,
     quantised,
     random_state,
+    wordpiece_tokenizer,
     write_checkpoint,
 )
 from worker.errors import ConfigurationError
@@ -130,7 +132,7 @@ class TestIdentity:
         assert load_model(str(path)).info.name == "kbert-crypto-small"
 
     def test_threshold_of_a_pt_file(self, tmp_path: Path) -> None:
-        for number, value in enumerate([0.125, np.float64(0.125), torch.tensor(0.125)]):
+        for number, value in enumerate([0.125, np.float64(0.125), np.float16(0.125), torch.tensor(0.125)]):
             path = write_checkpoint(
                 tmp_path / str(number),
                 random_state(SMALL),
@@ -144,6 +146,7 @@ class TestIdentity:
         given = [
             np.array(seven),
             np.array(seven, dtype=np.float32),
+            np.array(seven, dtype=np.float16),
             torch.tensor(seven),
             dict(zip(reversed(EMOTIONS), reversed(seven), strict=True)),
         ]
@@ -152,6 +155,14 @@ class TestIdentity:
                 tmp_path / str(number), random_state(SMALL), storage="pt", beside={"emo_threshold": value}
             )
             assert load_model(str(path)).kbert.thresholds() == seven
+
+    @pytest.mark.parametrize("dtype", [np.int32, np.int64])
+    def test_whole_thresholds_of_a_pt_file(self, dtype: type[np.integer[Any]], tmp_path: Path) -> None:
+        for number, value in enumerate([dtype(1), np.ones(7, dtype=dtype)]):
+            path = write_checkpoint(
+                tmp_path / str(number), random_state(SMALL), storage="pt", beside={"emo_threshold": value}
+            )
+            assert load_model(str(path)).kbert.thresholds() == (1.0,) * 7
 
     def test_heads_of_the_encoder_that_a_pt_file_names(self, tmp_path: Path) -> None:
         encoder = write_checkpoint(tmp_path / "encoder", random_state(SMALL))
@@ -279,6 +290,8 @@ class TestRefused:
         ("config", "sentence"),
         [
             ({"model_type": "roberta"}, "`model_type` is 'roberta', and only BERT encoders run here"),
+            ({"model_type": ["bert"]}, "`model_type` is ['bert']; a name is expected"),
+            ({"hidden_act": ["gelu"]}, "`hidden_act` is ['gelu']; known are gelu,"),
             ({"hidden_act": "quick_gelu"}, "`hidden_act` is 'quick_gelu'; known are gelu,"),
             (
                 {"num_attention_heads": 5},
@@ -286,6 +299,8 @@ class TestRefused:
             ),
             ({"num_attention_heads": "4"}, "`num_attention_heads` is '4'"),
             ({"layer_norm_eps": "tiny"}, "`layer_norm_eps` is 'tiny'"),
+            ({"layer_norm_eps": float("nan")}, "`layer_norm_eps` is nan"),
+            ({"layer_norm_eps": float("inf")}, "`layer_norm_eps` is inf"),
             ({"position_embedding_type": "relative_key"}, "only 'absolute' is supported"),
             ({"num_hidden_layers": 2}, "in config.json `num_hidden_layers` is 2 and the weights say 3"),
             ({"kbert": {"pooling": "max"}}, "`kbert.pooling` is not usable"),
@@ -309,10 +324,13 @@ class TestRefused:
         path = write_checkpoint(tmp_path, random_state(shape), shape, storage="pt", config=False)
         assert f"how many attention heads an encoder {hidden} wide has; put the" in refusal(path)
 
-    def test_roberta_without_config(self, tmp_path: Path) -> None:
-        shape = replace(SMALL, positions=514, token_types=1)
+    @pytest.mark.parametrize("positions", [514, 8194])
+    def test_roberta_without_config(self, positions: int, tmp_path: Path) -> None:
+        shape = replace(SMALL, positions=positions, token_types=1)
         path = write_checkpoint(tmp_path, random_state(shape), shape, config=False)
-        assert "RoBERTa's position table" in refusal(path)
+        assert "has one token type, as RoBERTa has" in refusal(path)
+        (path / "config.json").write_text(json.dumps(bert_config(shape)))
+        load_model(str(path), precision="fp32")
 
     @pytest.mark.parametrize("storage", STORAGES)
     def test_damaged_files(self, storage: Storage, tmp_path: Path) -> None:
@@ -321,6 +339,16 @@ class TestRefused:
         file.write_bytes(file.read_bytes()[:-2000])
         assert f"{file}: cannot be read" in refusal(path)
 
+    @pytest.mark.parametrize("storage", ["bin", "sharded bin", "pt"])
+    @pytest.mark.parametrize(
+        "content", [b"version https://git-lfs.github.com/spec/v1\n", b"<html>not found</html>", b""]
+    )
+    def test_what_is_no_weight_file(self, storage: Storage, content: bytes, tmp_path: Path) -> None:
+        path = write_checkpoint(tmp_path, random_state(SMALL), storage=storage)
+        file = resolve(str(path)).weights[0]
+        file.write_bytes(content)
+        assert f"{file}: is no weight file (a Git LFS pointer?); fetch it again" in refusal(path)
+
     def test_a_missing_shard(self, tmp_path: Path) -> None:
         path = write_checkpoint(tmp_path, random_state(SMALL), storage="sharded")
         (path / "model-00002-of-00002.safetensors").unlink()
@@ -328,9 +356,15 @@ class TestRefused:
 
     def test_an_index_that_points_elsewhere(self, tmp_path: Path) -> None:
         path = write_checkpoint(tmp_path / "m", random_state(SMALL), storage="sharded")
-        outside = {"weight_map": {"a": "../secret.safetensors"}}
-        (path / "model.safetensors.index.json").write_text(json.dumps(outside))
-        assert "names '../secret.safetensors', which does not lie beside the index" in refusal(path)
+        for name in ("../secret.safetensors", 5):
+            outside = {"weight_map": {"a": name}}
+            (path / "model.safetensors.index.json").write_text(json.dumps(outside))
+            assert f"names {name!r}, which does not lie beside the index" in refusal(path)
+
+    def test_an_index_of_nothing(self, tmp_path: Path) -> None:
+        path = write_checkpoint(tmp_path, random_state(SMALL), storage="sharded")
+        (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {}}))
+        assert "model.safetensors.index.json: names no files; fetch the checkpoint again" in refusal(path)
 
     def test_a_name_twice(self, tmp_path: Path) -> None:
         state = random_state(SMALL)
@@ -362,7 +396,18 @@ class TestRefused:
     def test_a_tokeniser_of_another_model(self, tmp_path: Path) -> None:
         shape = replace(SMALL, vocab_size=20)
         path = write_checkpoint(tmp_path, random_state(shape), shape)
-        assert "the tokeniser knows 33 tokens and the weights 20" in refusal(path)
+        assert "the tokeniser's ids need 33 rows and the weights have 20" in refusal(path)
+
+    def test_a_tokeniser_that_leaves_ids_out(self, tmp_path: Path) -> None:
+        tokenizer = wordpiece_tokenizer()
+        ids = tokenizer.get_vocab()
+        for last in (SMALL.vocab_size - 1, SMALL.vocab_size):
+            tokenizer.model = models.WordPiece({**ids, "가즈아": last}, unk_token="[UNK]")
+            path = write_checkpoint(tmp_path / str(last), random_state(SMALL), tokenizer=tokenizer)
+            if last < SMALL.vocab_size:
+                assert load_model(str(path), precision="fp32").classify(["가즈아"])
+            else:
+                assert "the tokeniser's ids need 65 rows and the weights have 64" in refusal(path)
 
     @pytest.mark.parametrize(
         ("ref", "sentence"),

@@ -28,24 +28,38 @@ from worker.inference.torch_engine import TorchEngine
 SHAPE = replace(SMALL, hidden_size=64, heads=4, intermediate_size=128, layers=2)
 
 
-@given(st.lists(st.integers(1, 200), min_size=1, max_size=60))
-def test_filled_batches_have_few_shapes(lengths: list[int]) -> None:
-    more = filler(lengths)
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=60), st.sampled_from([200, 300, 512]))
+def test_filled_batches_have_few_shapes(lengths: list[int], positions: int) -> None:
+    more = filler(lengths, positions)
     if more is None:
         assert sum(lengths) + len(lengths) > graphs.MOST_TOKENS / 2
         return
     filled = [*lengths, *more]
     most = longest(lengths)
     assert most is not None
-    assert all(1 <= length <= most for length in filled)
+    assert all(1 <= length <= min(most, positions) for length in filled)
     assert sum(filled) in {32, 64, 128, 256, 512, 1024, 2048}
     assert len(filled).bit_count() == 1
     assert longest(filled) == most
 
 
 def test_a_text_too_long_has_no_graph() -> None:
-    assert filler([600]) is None
-    assert filler([512] * 5) is None
+    assert filler([600], 1024) is None
+    assert filler([512] * 5, 1024) is None
+
+
+def test_no_filler_is_longer_than_the_encoder_has_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = [150, 70, 70]
+    bound = longest(lengths)
+    assert bound is not None
+    assert max(filler(lengths, bound) or ()) > 190, "this batch shows nothing"
+    assert max(filler(lengths, 190) or ()) <= 190
+    shape = replace(SHAPE, positions=190)
+    monkeypatch.setattr(varlen, "varlen_attn", plain_varlen)
+    monkeypatch.setattr(torch_engine, "attends_by_varlen", lambda *_: True)
+    ours = cpu_engine(random_state(shape, std=0.1), shape, graphs=Graphs(Replayed()))
+    batch = [EncodedText(np.full(length, 5, dtype=np.int32), False) for length in lengths]
+    assert len(ours.infer(batch)["logits_act"]) == len(batch)
 
 
 class Replayed:

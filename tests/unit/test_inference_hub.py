@@ -1,7 +1,9 @@
 """Checkpoints by Hub id, against a Hub on localhost."""
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from huggingface_hub import constants
 
 from tests.checkpoints import SMALL, random_state, wordpiece_tokenizer, write_checkpoint
 from tests.fake_hub import COMMIT, FakeHub, fake_hub
+from worker.inference import hub as client
 from worker.inference.checkpoint import resolve
 from worker.inference.errors import CheckpointError
 from worker.inference.load import load_model
@@ -43,6 +46,15 @@ def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     point_at("http://127.0.0.1:9", monkeypatch)
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Hub that takes connections and never answers."""
+    monkeypatch.setattr(client, "_PATIENCE", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        point_at(f"http://127.0.0.1:{server.getsockname()[1]}", monkeypatch)
+        yield
 
 
 def test_a_hub_model_loads_with_its_commit_as_revision(hub: FakeHub) -> None:
@@ -109,6 +121,24 @@ def test_no_answer_but_cached_loads(hub: FakeHub, monkeypatch: pytest.MonkeyPatc
     model = load_model(REPO, precision="fp32")
     assert model.info.revision == COMMIT
     assert model.classify(["가즈아"]) == before
+
+
+@pytest.mark.parametrize("revision", [None, COMMIT])
+def test_a_hub_that_never_answers_but_cached_loads(
+    hub: FakeHub, silent: None, monkeypatch: pytest.MonkeyPatch, revision: str | None
+) -> None:
+    silence = constants.ENDPOINT
+    point_at(hub.endpoint, monkeypatch)
+    resolve(REPO)
+    point_at(silence, monkeypatch)
+    assert resolve(REPO, revision=revision).commit == COMMIT
+    assert client.fetch_tokeniser(REPO, offline=False).name == COMMIT
+
+
+def test_a_hub_that_never_answers_and_nothing_cached_says_so(cache: Path, silent: None) -> None:
+    for ask in (resolve, partial(client.fetch_tokeniser, offline=False)):
+        with pytest.raises(CheckpointError, match=r"cannot be fetched \(\w*Timeout\): check the network"):
+            ask(REPO)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

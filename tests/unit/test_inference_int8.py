@@ -5,21 +5,22 @@ import torch
 
 from worker.inference.int8 import Int8FeedForward, Range, int8_runs
 
-HIDDEN, INNER, ROWS = 64, 256, 128
+HIDDEN, ROWS = 64, 128
 pytestmark = pytest.mark.skipif(not int8_runs(), reason="this CPU multiplies no bytes")
 
 
-def layer(reach: float) -> tuple[Int8FeedForward, torch.Tensor, torch.Tensor]:
+def layer(reach: float, neurons: int = 256) -> tuple[Int8FeedForward, torch.Tensor, torch.Tensor]:
     """A layer with one neuron that reaches so many times as far, an input, and the exact output."""
     drawn = torch.Generator().manual_seed(3)
     x = torch.randn(ROWS, HIDDEN, generator=drawn)
-    up, down = torch.randn(INNER, HIDDEN, generator=drawn) * 0.1, torch.randn(HIDDEN, INNER, generator=drawn)
-    up[7] *= reach
-    down[:, 7] /= reach
+    up = torch.randn(neurons, HIDDEN, generator=drawn) * 0.1
+    down = torch.randn(HIDDEN, neurons, generator=drawn)
+    up[-1] *= reach
+    down[:, -1] /= reach
     bias = torch.randn(HIDDEN, generator=drawn)
     inner = torch.nn.functional.gelu(x @ up.T)
     made = Int8FeedForward(
-        (up, torch.zeros(INNER)),
+        (up, torch.zeros(neurons)),
         (down, bias),
         "gelu",
         seen=Range(x.amin(0), x.amax(0)),
@@ -29,9 +30,10 @@ def layer(reach: float) -> tuple[Int8FeedForward, torch.Tensor, torch.Tensor]:
     return made, x, x + inner @ down.T + bias
 
 
+@pytest.mark.parametrize("neurons", [1, 8, 15, 16, 17, 37, 256])
 @pytest.mark.parametrize("reach", [1.0, 30.0])
-def test_one_neuron_that_reaches_far_costs_the_others_no_digits(reach: float) -> None:
-    made, x, exact = layer(reach)
+def test_one_neuron_that_reaches_far_costs_the_others_no_digits(reach: float, neurons: int) -> None:
+    made, x, exact = layer(reach, neurons)
     before = x.clone()
     with torch.inference_mode():
         error = (made(x) - exact).abs().mean() / exact.std()

@@ -6,12 +6,12 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Encoding, Tokenizer, models
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.checkpoints import PIECES, WORDS, unigram_tokenizer, wordpiece_tokenizer
@@ -21,6 +21,19 @@ from worker.inference.tokenising import Tokeniser, load_tokeniser
 KINDS = {"wordpiece": wordpiece_tokenizer, "unigram": unigram_tokenizer}
 SPECIALS = {"wordpiece": [2, 3], "unigram": [0, 2]}
 MEGABYTE = 1 << 20
+MORE = ("[mask]", "cafe", "café", "CAFÉ", "Moon", "ab", "漢", "字", "##漢", "##字")
+KLUE = {
+    "do_lower_case": False,
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+    "tokenize_chinese_chars": True,
+    "strip_accents": None,
+    "special_tokens_map_file": None,
+    "name_or_path": "klue/bert-base",
+}
 
 
 @pytest.fixture(params=KINDS)
@@ -145,11 +158,19 @@ class TestLongTexts:
         tokeniser.encode([" " * MEGABYTE])
         assert sum(tokenised) <= 1.3 * MEGABYTE
 
-    def test_truncation_on_the_left_keeps_the_end(self, tmp_path: Path) -> None:
-        wordpiece_tokenizer().save(str(tmp_path / "tokenizer.json"))
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"truncation_side": "left"}))
+    @pytest.mark.parametrize("told", ["left", "right", None])
+    @pytest.mark.parametrize("stored", ["left", "right", None])
+    def test_truncation_on_the_left_keeps_the_end(
+        self, told: str | None, stored: Literal["left", "right"] | None, tmp_path: Path
+    ) -> None:
+        tokenizer = wordpiece_tokenizer()
+        if stored is not None:
+            tokenizer.enable_truncation(30, direction=stored)
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        config = {} if told is None else {"truncation_side": told}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
         text = "to " * 9000 + "the moon"
-        expected = theirs("wordpiece", text, 16, truncation_side="left")
+        expected = theirs("wordpiece", text, 16, truncation_side=told or stored or "right")
         assert ids(load_tokeniser(tmp_path, max_length=16), text) == expected
 
 
@@ -185,6 +206,83 @@ class TestLoading:
     def test_a_vocabulary_that_transformers_cannot_read_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "sentencepiece.bpe.model").write_bytes(b"nonsense")
         with pytest.raises(CheckpointError, match=r"put a tokenizer.json there"):
+            load_tokeniser(tmp_path, max_length=8)
+
+    @pytest.mark.parametrize("stored", [True, False])
+    @pytest.mark.parametrize("kind", ["BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", None])
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"do_lower_case": True},
+            {"do_lower_case": False},
+            {"do_lower_case": False, "strip_accents": True},
+            {"do_lower_case": True, "strip_accents": False},
+            {"do_lower_case": False, "tokenize_chinese_chars": False},
+            {"do_lower_case": False, "additional_special_tokens": ["비트코인", "<url>"]},
+            {
+                "do_lower_case": False,
+                "additional_special_tokens": ["<url>"],
+                "added_tokens_decoder": {
+                    "40": {"content": "ab", "special": False, "single_word": True},
+                    "9": {"content": "가즈아!!", "special": True, "lstrip": True},
+                },
+            },
+            {"do_lower_case": False, "mask_token": {"__type": "AddedToken", "content": "[mask]"}},
+            KLUE,
+        ],
+    )
+    def test_the_config_goes_before_as_in_transformers(
+        self, stored: bool, kind: str | None, told: dict[str, Any], tmp_path: Path
+    ) -> None:
+        names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *PIECES, *MORE]
+        tokenizer = Tokenizer(models.WordPiece({name: n for n, name in enumerate(names)}, unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=stored)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.add_special_tokens(names[:5])
+        tokenizer.post_processor = wordpiece_tokenizer().post_processor
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+        classed = told if kind is None else told | {"tokenizer_class": kind}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(classed))
+        ours, theirs = load_tokeniser(tmp_path, max_length=64), AutoTokenizer.from_pretrained(str(tmp_path))
+        for text in (
+            "Moon CAFÉ café",
+            "비트 가즈아",
+            "비트漢字",
+            "비트코인 가즈아!!ab ab <url>",
+            "[MASK] [mask] to",
+        ):
+            assert ids(ours, text) == theirs(text)["input_ids"], text
+
+    def test_what_the_config_leaves_unsaid_stays(self, tmp_path: Path) -> None:
+        """transformers would lowercase here, which takes Hangul apart."""
+        wordpiece_tokenizer().save(str(tmp_path / "tokenizer.json"))
+        for told in ({}, {"tokenizer_class": "BertTokenizer"}):
+            (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+            assert ids(load_tokeniser(tmp_path, max_length=8), "가즈아") == [2, WORDS.index("가즈아") + 5, 3]
+
+    def test_a_name_that_the_vocabulary_lacks_adds_no_row(self, tmp_path: Path) -> None:
+        wordpiece_tokenizer().save(str(tmp_path / "tokenizer.json"))
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "[BOS]"}))
+        rows = wordpiece_tokenizer().get_vocab_size()
+        assert load_tokeniser(tmp_path, max_length=8).vocab_size == rows
+
+    @pytest.mark.parametrize(
+        ("told", "sentence"),
+        [
+            ([], "a JSON object is expected"),
+            ({"do_lower_case": "yes"}, "is not usable"),
+            ({"added_tokens_decoder": ["a"]}, "is not usable"),
+            ({"added_tokens_decoder": [0]}, "is not usable"),
+            ({"added_tokens_decoder": {"first": {"content": "a"}}}, "is not usable"),
+            ({"additional_special_tokens": "abc"}, "is not usable"),
+            ({"additional_special_tokens": [3]}, "is not usable"),
+        ],
+    )
+    def test_a_config_that_makes_no_sense_is_refused(self, told: Any, sentence: str, tmp_path: Path) -> None:
+        wordpiece_tokenizer().save(str(tmp_path / "tokenizer.json"))
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+        with pytest.raises(CheckpointError, match=f"tokenizer_config.json: {sentence}"):
             load_tokeniser(tmp_path, max_length=8)
 
     def test_tokenizer_json_needs_no_transformers(self, tmp_path: Path) -> None:

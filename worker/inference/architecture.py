@@ -1,5 +1,6 @@
 """What a state dict must hold: names and sizes, inferred from the tensors and checked against them."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,7 +27,6 @@ HEADS: Final[dict[HeadSet, dict[str, int]]] = {
 _LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
 _WORDS = "bert.embeddings.word_embeddings.weight"
 _BUFFERS = frozenset({"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"})
-_ROBERTA_POSITIONS = 514
 _HEAD_WIDTH = 64
 _OTHER_WIDTHS = (384,)
 """Hidden sizes of published encoders whose heads have another width: MiniLM and multilingual-e5-small, 32."""
@@ -82,10 +82,11 @@ def infer_shape(state: Mapping[str, "torch.Tensor"], raw: dict[str, Any], origin
         raise CheckpointError(f"{origin}: {_list(flat)} should have two dimensions.")
     vocab_size, hidden = state[needed[0]].shape
     positions, token_types = state[needed[1]].shape[0], state[needed[2]].shape[0]
-    if "model_type" not in raw and positions == _ROBERTA_POSITIONS and token_types == 1:
+    if "model_type" not in raw and token_types == 1:
+        # RoBERTa's positions start at 2: taken for a BERT, a bge-m3 answered, and wrongly.
         raise CheckpointError(
-            f"{origin}: has RoBERTa's position table ({positions} rows), and only BERT encoders run here; "
-            "choose a BERT checkpoint."
+            f"{origin}: has one token type, as RoBERTa has, and only BERT encoders run here; choose a BERT "
+            "checkpoint, or put the config.json of the encoder beside the weights."
         )
     heads = raw.get("num_attention_heads", _heads(hidden))
     if heads is None:
@@ -99,7 +100,7 @@ def infer_shape(state: Mapping[str, "torch.Tensor"], raw: dict[str, Any], origin
             f"{origin}: `num_attention_heads` is {heads!r}, which does not divide the hidden size {hidden}."
         )
     eps = raw.get("layer_norm_eps", 1e-12)
-    if not isinstance(eps, (int, float)) or eps < 0:
+    if not isinstance(eps, (int, float)) or eps < 0 or not math.isfinite(eps):
         raise CheckpointError(f"{origin}: `layer_norm_eps` is {eps!r}; a small number is expected.")
     shape = EncoderShape(
         vocab_size=vocab_size,

@@ -105,6 +105,8 @@ def refuse_lookalike(raw: dict[str, Any], origin: Path) -> None:
         CheckpointError: ``model_type`` or a setting of it is none that this encoder computes.
     """
     kind = raw.get("model_type")
+    if not isinstance(kind, str | None):
+        raise CheckpointError(f"{origin}: `model_type` is {kind!r}; a name is expected.")
     if kind in _LOOKALIKES:
         raise CheckpointError(
             f"{origin}: `model_type` is {kind!r}, and only BERT encoders run here; choose a BERT checkpoint."
@@ -123,7 +125,7 @@ def parse_activation(raw: dict[str, Any], origin: Path) -> Activation:
         CheckpointError: The name is unknown.
     """
     name = raw.get("hidden_act", "gelu")
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise CheckpointError(
             f"{origin}: `hidden_act` is {name!r}; known are {', '.join(sorted(ACTIVATIONS))}."
         )

@@ -28,15 +28,17 @@ Capture = Callable[[Compute], Compute]
 """Makes of a computation on tensors that stay where they are one that computes anew what they hold then."""
 
 
-def filler(lengths: Sequence[int]) -> list[int] | None:
+def filler(lengths: Sequence[int], positions: int) -> list[int] | None:
     """Lengths of the texts that fill a batch up to one of few shapes; None for a batch that needs no graph.
 
     With them the batch has a number of rows from a short list, a power of two of texts, and no text longer
-    than :func:`longest` says.
+    than :func:`longest` says, nor than the encoder has positions.
     """
-    tokens, most = sum(lengths), longest(lengths)
-    if most is None:
+    tokens, bound = sum(lengths), longest(lengths)
+    if bound is None:
         return None
+    # A position beyond the table ends CUDA for the process.
+    most = min(bound, positions)
     texts = 1 << len(lengths).bit_length()
     while True:
         more = texts - len(lengths)

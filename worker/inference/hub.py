@@ -31,6 +31,8 @@ _TEXT_FILES: Final = (CONFIG, "README.md", *TOKENISER_FILES)
 _SERVER_ERRORS: Final = 500
 _TOO_MANY: Final = 429
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_PATIENCE: Final = 10.0
+"""Seconds; by itself huggingface_hub waits for ever, and a Hub that never answered held up a cached model."""
 
 
 def fetch(repo_id: str, *, revision: str | None, offline: bool) -> tuple[Path, str]:
@@ -45,14 +47,9 @@ def fetch(repo_id: str, *, revision: str | None, offline: bool) -> tuple[Path, s
     Raises:
         CheckpointError: Not found, not reachable, not allowed, or damaged.
     """
-    from huggingface_hub import HfApi
-
-    wanted = list(_TEXT_FILES)
-    if not _is_offline(offline):
-        with _one_sentence(repo_id, revision, offline=False), _cache_when_unreachable(repo_id, revision):
-            info = HfApi().model_info(repo_id, revision=revision)
-            wanted += _weight_files({sibling.rfilename for sibling in info.siblings or ()}, repo_id)
-    directory = _snapshot(repo_id, revision, wanted, offline=offline)
+    names = _names(repo_id, revision, offline=offline)
+    weights = [] if names is None else _weight_files(names, repo_id)
+    directory = _snapshot(repo_id, revision, [*_TEXT_FILES, *weights], local=names is None)
     _verify(directory)
     return directory, directory.name
 
@@ -63,13 +60,25 @@ def fetch_tokeniser(repo_id: str, *, offline: bool) -> Path:
     Raises:
         CheckpointError: As for :func:`fetch`.
     """
-    return _snapshot(repo_id, None, [CONFIG, *TOKENISER_FILES], offline=offline)
+    local = _names(repo_id, None, offline=offline) is None
+    return _snapshot(repo_id, None, [CONFIG, *TOKENISER_FILES], local=local)
 
 
-def _snapshot(repo_id: str, revision: str | None, wanted: list[str], *, offline: bool) -> Path:
+def _names(repo_id: str, revision: str | None, *, offline: bool) -> set[str] | None:
+    """The files of a repository; None where what the cache holds has to do."""
+    from huggingface_hub import HfApi
+
+    names: set[str] | None = None
+    if not _is_offline(offline):
+        with _one_sentence(repo_id, revision, offline=False), _cache_when_unreachable(repo_id, revision):
+            info = HfApi().model_info(repo_id, revision=revision, timeout=_PATIENCE)
+            names = {sibling.rfilename for sibling in info.siblings or ()}
+    return names
+
+
+def _snapshot(repo_id: str, revision: str | None, wanted: list[str], *, local: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    local = _is_offline(offline)
     with _one_sentence(repo_id, revision, offline=local):
         return Path(
             snapshot_download(repo_id, revision=revision, allow_patterns=wanted, local_files_only=local)

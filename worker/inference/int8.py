@@ -133,9 +133,10 @@ class _Group:
 def _by_range(ranges: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
     """The neurons in groups for one scale each, and those that no scale suits, in whole blocks."""
     order = ranges.argsort()
-    wide = max(_BLOCK, len(order) // _WIDE_NEURONS // _BLOCK * _BLOCK)
+    wide = min(len(order), max(_BLOCK, len(order) // _WIDE_NEURONS // _BLOCK * _BLOCK))
     far = int((ranges > _OUTLIER * ranges[order[-wide]]).sum())
-    last = len(order) - -(-far // _BLOCK) * _BLOCK
+    # One group at least: it adds the bias. A layer of 16 neurons with an outlier had none.
+    last = max(1, len(order) - -(-far // _BLOCK) * _BLOCK)
     # The small one first: the large one then adds in place.
     groups = (order[len(order) - wide : last], order[:-wide])
     return [group for group in groups if len(group)], order[last:]

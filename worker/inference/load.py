@@ -164,8 +164,8 @@ def _tokeniser(checkpoint: Checkpoint) -> Tokeniser:
     )
     if tokeniser.vocab_size > checkpoint.shape.vocab_size:
         raise CheckpointError(
-            f"{checkpoint.tokeniser_directory}: the tokeniser knows {tokeniser.vocab_size} tokens and the "
-            f"weights {checkpoint.shape.vocab_size}; they are not of one model."
+            f"{checkpoint.tokeniser_directory}: the tokeniser's ids need {tokeniser.vocab_size} rows and the "
+            f"weights have {checkpoint.shape.vocab_size}; they are not of one model."
         )
     return tokeniser
 

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from worker.inference.errors import CheckpointError, TokeniseError
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import AddedToken, Encoding, Tokenizer
 
+_CONFIG: Final = "tokenizer_config.json"
 _FIRST_WINDOW: Final = 16
 """Characters a token that are looked at first; Korean text has 1.5 to 2.5."""
 _WIDEN: Final = 8
@@ -23,6 +24,13 @@ _SPARE_TOKENS: Final = 128
 _LONG_WORD: Final = 200
 """Such a run is split by the cut: dropped whole, it could be all there is."""
 _TEMPLATES: Final = (("[CLS]", "[SEP]"), ("<s>", "</s>"))
+_NORMALISER: Final = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+"""What tokenizer_config.json calls the settings of a BERT normaliser, and what the library does."""
+_NAMED: Final = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,8 @@ class Tokeniser:
         self._window = _FIRST_WINDOW * max_length if direction == "right" else None
         self.max_length = max_length
         self.separator = _separator(tokenizer)
-        self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        # Not their number: a vocabulary may leave ids out, and the largest one is looked up too.
+        self.vocab_size: int = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Tokenise texts, in order; an empty text gives the special tokens alone.
@@ -118,21 +127,36 @@ class Tokeniser:
 def load_tokeniser(directory: Path, *, max_length: int, prefix: str = "") -> Tokeniser:
     """Load ``tokenizer.json`` directly, or what else transformers makes a tokeniser of.
 
+    What ``tokenizer_config.json`` names goes before, as in transformers. What it leaves unsaid stays as
+    ``tokenizer.json`` has it, where transformers would lowercase and make [UNK] of Hangul.
+
     Raises:
         CheckpointError: Nothing usable lies there.
     """
-    return Tokeniser(_read(directory), max_length=max_length, prefix=prefix, direction=_direction(directory))
+    told = _config(directory)
+    tokenizer = _read(directory, told)
+    side = told.get("truncation_side") or (tokenizer.truncation or {}).get("direction")
+    return Tokeniser(
+        tokenizer, max_length=max_length, prefix=prefix, direction="left" if side == "left" else "right"
+    )
 
 
-def _read(directory: Path) -> "Tokenizer":
+def _read(directory: Path, told: dict[str, Any]) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     file = directory / "tokenizer.json"
     if file.is_file():
         try:
-            return Tokenizer.from_file(str(file))
+            tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:
             raise CheckpointError(f"{file}: is not a tokeniser ({error}); fetch it again.") from error
+        try:
+            _follow_normaliser(tokenizer, told)
+            _follow_tokens(tokenizer, told)
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            told_by = directory / _CONFIG
+            raise CheckpointError(f"{told_by}: is not usable ({error}); fetch it again.") from error
+        return tokenizer
     from transformers import AutoTokenizer
 
     try:
@@ -149,15 +173,55 @@ def _read(directory: Path) -> "Tokenizer":
     return backend
 
 
-def _direction(directory: Path) -> Literal["left", "right"]:
-    file = directory / "tokenizer_config.json"
+def _config(directory: Path) -> dict[str, Any]:
+    file = directory / _CONFIG
     if not file.is_file():
-        return "right"
+        return {}
     try:
-        side = json.loads(file.read_text("utf-8")).get("truncation_side", "right")
-    except (OSError, ValueError, AttributeError) as error:
+        told = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: is not readable JSON; fetch it again.") from error
-    return "left" if side == "left" else "right"
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{file}: a JSON object is expected; fetch it again.")
+    return told
+
+
+def _follow_normaliser(tokenizer: "Tokenizer", told: dict[str, Any]) -> None:
+    """transformers builds the normaliser of a BERT tokeniser from the config; other classes keep theirs."""
+    from tokenizers.normalizers import BertNormalizer
+
+    kind = told.get("tokenizer_class") or "BertTokenizer"
+    normaliser: Any = tokenizer.normalizer
+    if isinstance(normaliser, BertNormalizer) and kind in ("BertTokenizer", "BertTokenizerFast"):
+        for name in _NORMALISER.keys() & told.keys():
+            setattr(normaliser, _NORMALISER[name], told[name])
+
+
+def _follow_tokens(tokenizer: "Tokenizer", told: dict[str, Any]) -> None:
+    """Tokens that the config adds, in transformers' order, which gives them their ids."""
+    from tokenizers import AddedToken
+
+    added = told.get("added_tokens_decoder") or {}
+    tokenizer.add_tokens([AddedToken(**added[number]) for number in sorted(added, key=int)])
+    named = [_added(told[f"{name}_token"]) for name in _NAMED if told.get(f"{name}_token")]
+    # One that the vocabulary lacks would need a row that the weights lack, though no text holds it.
+    tokens = [token for token in named if tokenizer.token_to_id(token.content) is not None]
+    more = told.get("extra_special_tokens") or told.get("additional_special_tokens") or []
+    if not isinstance(more, (list, dict)):
+        raise TypeError(f"its special tokens are {more!r}")
+    tokens += [_added(token) for token in (more.values() if isinstance(more, dict) else more)]
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    tokenizer.add_tokens([token for token in tokens if token.content not in known])
+
+
+def _added(token: Any) -> "AddedToken":
+    """A special token, given by its text alone or with its settings."""
+    from tokenizers import AddedToken
+
+    if isinstance(token, str):
+        return AddedToken(token, special=True)
+    settings = {name: value for name, value in token.items() if name != "__type"}
+    return AddedToken(**settings | {"special": True})
 
 
 def _ensure_template(tokenizer: "Tokenizer") -> None:

@@ -101,7 +101,7 @@ class TorchEngine:
         graphs: Graphs | None = None,
     ) -> None:
         self._graphs = graphs
-        self._heads = shape.heads
+        self._heads, self._positions = shape.heads, shape.positions
         self._mean = pooling == "mean"
         self._device, self._threads = device, threads
         with torch.inference_mode(), _memory_errors():
@@ -215,7 +215,8 @@ class TorchEngine:
     def _part(self, texts: Sequence[EncodedText], numbers: npt.NDArray[np.int64], by_graph: bool, /) -> _Part:
         rows = [text.ids for text in texts]
         tokens = sum(map(len, rows))
-        more = filler([len(row) for row in rows]) if by_graph and self._graphs is not None else None
+        by_graph = by_graph and self._graphs is not None
+        more = filler([len(row) for row in rows], self._positions) if by_graph else None
         rows += [np.zeros(length, dtype=np.int32) for length in more or ()]
         lengths = [len(row) for row in rows]
         packing = pack(lengths)

@@ -20,6 +20,8 @@ PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
 
 _PREFIXES: Final = ("module.", "model.", "_orig_mod.")
 _SCALE: Final = ".scale"
+_FIRST_BYTES: Final = (b"PK", b"\x80")
+"""Of what torch.save writes: a zip archive, or a pickle before torch 1.6."""
 _RENAMED: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
@@ -61,8 +63,10 @@ def shards(index: Path) -> tuple[Path, ...]:
         names = sorted(set(weight_map.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: is not a weight index; fetch the checkpoint again.") from error
+    if not names:
+        raise CheckpointError(f"{index}: names no files; fetch the checkpoint again.")
     for name in names:
-        if Path(name).name != name:
+        if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(f"{index}: names {name!r}, which does not lie beside the index.")
         if not (index.parent / name).is_file():
             raise CheckpointError(f"{index}: names {name}, which is missing; fetch the checkpoint again.")
@@ -132,8 +136,14 @@ def _unpickle(file: Path) -> Any:
         np.dtype,
         np.dtypes.Float64DType,
         np.dtypes.Float32DType,
+        np.dtypes.Float16DType,
+        np.dtypes.Int64DType,
+        np.dtypes.Int32DType,
     ]
     try:
+        with file.open("rb") as stream:
+            if not stream.read(2).startswith(_FIRST_BYTES):
+                raise CheckpointError(f"{file}: is no weight file (a Git LFS pointer?); fetch it again.")
         with torch.serialization.safe_globals(harmless):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
