@@ -1,6 +1,8 @@
 """The command ``kbert``."""
 
 import asyncio
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +70,9 @@ _EXTRA_OF = {
     "psutil": "bench",
 }
 """Packages that a light installation lacks, and the extra that brings each."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a write that nothing here can mend."""
 
 
 class PipelineChoice(StrEnum):
@@ -184,6 +189,10 @@ def classify(
     from worker.inference.load import load_model
 
     settings = _settings(model, pipeline=pipeline).of(pipeline)
+    if sys.stdin is None:
+        raise KbertError(
+            "Standard input is closed: give the lines by a pipe or a file, kbert classify < FILE."
+        )
     if sys.stdin.isatty():
         print("Type one message a line; Ctrl-D ends.", file=sys.stderr)
     loaded = load_model(
@@ -196,7 +205,9 @@ def classify(
         offline=settings.model.offline,
     )
     task = task_for(pipeline, loaded, settings)
-    read, refused = classify_stream(loaded, task, settings, sys.stdin.buffer, sys.stdout.buffer)
+    # A reader of its own: the interpreter aborts (134) where a thread waits in the one that it closes.
+    lines = os.fdopen(sys.stdin.fileno(), "rb", closefd=False)
+    read, refused = classify_stream(loaded, task, settings, lines, sys.stdout.buffer)
     if refused:
         print(f"{refused} of {read} lines could not be classified; see their error.", file=sys.stderr)
 
@@ -456,9 +467,12 @@ def _dead_letter_filter(
 
 
 def main() -> None:
-    """Entry point: a known error is one sentence on standard error and status 1, or 130 after Ctrl-C."""
+    """Entry point: a known error is one sentence on standard error and status 1, or 130 after Ctrl-C.
+
+    Status 141, as shells have it, where nobody reads the output any more.
+    """
     try:
-        app(standalone_mode=True)
+        _run_app()
     except InterruptedEarlyError as error:
         print(f"kbert: {error}", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -470,8 +484,30 @@ def main() -> None:
             raise
         sys.exit(f"kbert: This needs the package {error.name}: pip install 'kbert-stream[{extra}]'.")
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone
+        _drop_output()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        _drop_output()
+        sys.exit(f"kbert: The output cannot be written: {error.strerror}.")
+
+
+def _run_app() -> None:
+    try:
+        app(standalone_mode=True)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # which typer makes status 1
+            raise ended.__context__ from None
+        if sys.stdout is not None:
+            sys.stdout.flush()  # at the interpreter's end it fails without a sentence, with status 120
+        raise
+
+
+def _drop_output() -> None:
+    """Let what waits for standard output go nowhere, else the interpreter tries it again at its end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -219,6 +219,33 @@ async def test_requests_as_freqtrade_writes_them(redis_url: str, redis_prefix: s
         assert {len(row) for row in frame["data"]} == {len(frame["columns"])}
 
 
+@pytest.mark.parametrize("timeframe", ["1w", "1d"])
+async def test_candles_open_when_those_of_exchanges_do(
+    redis_url: str, redis_prefix: str, monkeypatch: pytest.MonkeyPatch, timeframe: str
+) -> None:
+    """Weeks were counted from 1970-01-01, a Thursday: no candle of an exchange had a row."""
+    closes: list[float] = []
+
+    async def until_the_close(seconds: float) -> None:
+        closes.append(datetime.now(UTC).timestamp() + seconds)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("worker.clients.bots.freqtrade_producer._sleep", until_the_close)
+    settings = settings_for(redis_url, redis_prefix, timeframe=timeframe)
+    async with producing(settings) as address, connect(address + TOKEN, max_size=None) as socket:
+        await socket.send('{"type": "analyzed_df", "data": {"limit": 2, "pair": "BTC/KRW"}}')
+        async with asyncio.timeout(20):
+            answer = json.loads(await socket.recv())
+    rows = json.loads(answer["data"]["df"]["__value__"])["data"]
+    first, second = [datetime.fromtimestamp(row[0] / 1_000, UTC) for row in rows]
+    assert (first.hour, first.minute, first.second) == (0, 0, 0)
+    assert timeframe == "1d" or first.strftime("%A") == "Monday"
+    length = second - first
+    assert length == timedelta(days=7 if timeframe == "1w" else 1)
+    assert second + length <= datetime.now(UTC) < second + 2 * length
+    assert closes == [pytest.approx((second + 2 * length).timestamp(), abs=5)]
+
+
 async def test_the_token_is_asked_for(redis_url: str, redis_prefix: str) -> None:
     async with producing(settings_for(redis_url, redis_prefix)) as address:
         for wrong in ("", "x" + TOKEN, "토큰"):

@@ -1,7 +1,9 @@
 """The webhook against a real HTTP server that fails, hangs, drops and recovers."""
 
 import asyncio
+import errno
 import json
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from schemas.signals import CryptoSignal
 from tests.processes import kbert
@@ -17,6 +20,7 @@ from tests.receivers import Answer, receiver
 from tests.servers import KafkaServer, Topics
 from tests.serving import full_signal, now, send, serve_settings
 from tests.waiting import eventually
+from worker.cli import app
 from worker.clients.bots.webhook import ID, SIGNATURE, TIMESTAMP, Webhook, sign, verify
 from worker.commands.bot_webhook import read_dead_letters, resend_dead_letters, run_webhook
 from worker.embedded import free_port
@@ -147,10 +151,79 @@ async def test_dead_letters_can_be_sent_again(tmp_path: Path, capsys: pytest.Cap
             read_dead_letters(settings, tmp_path / "dead.jsonl")
         (tmp_path / "dead.jsonl").rename(tmp_path / "old.jsonl")
         server.script[:] = [400]
-        again = read_dead_letters(settings, tmp_path / "old.jsonl")
-        await resend_dead_letters(settings, again, asyncio.Event())
-    assert capsys.readouterr().out.endswith("1 delivered, 1 refused\n")
+        again, left_out = read_dead_letters(settings, tmp_path / "old.jsonl")
+        await resend_dead_letters(settings, again, left_out, asyncio.Event())
+    assert capsys.readouterr().out.endswith("1 delivered, 1 refused, 0 left out\n")
     assert [letter["signal"]["id"] for letter in letters(tmp_path)] == ["message-1"]
+
+
+async def test_a_full_disk_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next letter stood on the torn line, and was lost although its place was committed."""
+    with receiver(400, 400, 400) as server:
+        async with Webhook(webhook(server.url, tmp_path)) as hook:
+            await hook.deliver(a_signal(1))
+            with monkeypatch.context() as full, pytest.raises(ConfigurationError, match="No space left"):
+                full.setattr("worker.clients.bots.webhook.os.fsync", no_space)
+                await hook.deliver(a_signal(2))
+            await hook.deliver(a_signal(3))
+    assert [letter["signal"]["id"] for letter in letters(tmp_path)] == ["message-1", "message-3"]
+
+
+def no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def test_a_torn_line_costs_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torn = b'{"failed_at":"2026-01-05T00:00:00Z","reas'
+    (tmp_path / "dead.jsonl").write_bytes(torn)
+    with receiver(400, 400) as server:
+        settings = Settings(_env_file=None, bot=BotSettings(webhook=webhook(server.url, tmp_path)))
+        async with Webhook(settings.bot.webhook) as hook:
+            await hook.deliver(a_signal(1))
+            await hook.deliver(a_signal(2))
+    old = (tmp_path / "dead.jsonl").rename(tmp_path / "old.jsonl")
+    signals, left_out = read_dead_letters(settings, old)
+    assert [one.id for one in signals] == ["message-1", "message-2"]
+    assert left_out == 1
+    assert "left out old.jsonl:1: " in capsys.readouterr().err
+    old.write_bytes(torn)
+    with pytest.raises(ConfigurationError, match="is no file of dead letters"):
+        read_dead_letters(settings, old)
+
+
+def test_resending_with_a_line_left_out_has_status_1(tmp_path: Path) -> None:
+    with receiver() as server:
+        letter = b'{"signal":' + a_signal(1).model_dump_json().encode() + b"}\n"
+        (tmp_path / "old.jsonl").write_bytes(letter + b"{torn\n")
+        environment = {"KBERT_BOT__WEBHOOK__SECRET": SECRET, "KBERT_BOT__WEBHOOK__URL": server.url}
+        environment["KBERT_BOT__WEBHOOK__DEAD_LETTERS"] = str(tmp_path / "dead.jsonl")
+        arguments = ["bot", "webhook", "--resend", str(tmp_path / "old.jsonl")]
+        done = CliRunner().invoke(app, arguments, env=environment)
+        assert len(server.accepted) == 1
+    assert (done.exit_code, done.stdout) == (1, "1 delivered, 0 refused, 1 left out\n")
+    assert "left out old.jsonl:2: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.org/hook",
+        "ftp://host/",
+        "http://",
+        "http://[::1",
+        "http://host:abc/",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1:-1/",
+        "http://ho\x01st/",
+        "http://host/\n",
+        "http://xn--/",
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_one_sentence_at_the_start(url: str, tmp_path: Path) -> None:
+    """httpx refuses some of them, and the sockets some ports, in errors that no attempt expects."""
+    with pytest.raises(ConfigurationError, match=r"bot\.webhook\.url"):
+        Webhook(webhook(url, tmp_path))
 
 
 async def test_what_cannot_work_is_said_at_the_start(tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ def test_classify_keeps_order_and_ids_and_gives_every_line_an_answer() -> None:
     done = _kbert("classify", stdin="\n".join(lines) + "\n")
     assert done.returncode == 0
     answers = _objects(done.stdout)
-    assert answers[2]["id"].startswith("line-3-")
-    given = [answer["id"] for answer in answers if answer is not answers[2]]
-    assert given == ["a", "7", "line-4", "line-5", "long"]
+    ids = [answer["id"] for answer in answers]
+    assert [ids[place] for place in (0, 1, 5)] == ["a", "7", "long"]
+    assert all(ids[place].startswith(f"line-{place + 1}-") for place in (2, 3, 4))
     assert answers[0]["coins"] == ["ETH"]
     assert answers[1]["kind"] == "news"
     assert answers[1]["published_at"] == "2026-01-05T00:30:00Z"
@@ -80,6 +80,58 @@ def test_classify_keeps_order_and_ids_and_gives_every_line_an_answer() -> None:
     assert "2 of 6 lines" in done.stderr.decode()
     for place in (0, 1, 2, 5):
         CryptoSignal.model_validate(answers[place])
+
+
+def _with_output(output: str, *arguments: str, unbuffered: bool) -> "subprocess.CompletedProcess[bytes]":
+    """A command with its output redirected by a shell, buffered by Python or not."""
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KBERT_", "PYTHONUNBUF"))
+    }
+    command = f"set -o pipefail; echo 비트 간다 | {sys.executable} -m worker {' '.join(arguments)} {output}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        env=env | ({"PYTHONUNBUFFERED": "1"} if unbuffered else {}),
+        capture_output=True,
+        timeout=170,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("arguments", [("config",), ("bot", "markets"), ("--help",), ("classify",)])
+def test_output_on_a_full_disk_is_one_sentence(arguments: tuple[str, ...], unbuffered: bool) -> None:
+    done = _with_output(">/dev/full", *arguments, unbuffered=unbuffered)
+    assert done.stderr.decode() == "kbert: The output cannot be written: No space left on device.\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("arguments", [("config",), ("bot", "markets"), ("classify",)])
+def test_output_that_nobody_reads_ends_quietly(arguments: tuple[str, ...], unbuffered: bool) -> None:
+    """typer made it status 1, and what was still in the buffer an error at the interpreter's end."""
+    done = _with_output("| true", *arguments, unbuffered=unbuffered)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_output_fails_while_more_input_may_come() -> None:
+    """The thread that waited for it held standard input: the interpreter aborted at its end."""
+    command = [sys.executable, "-m", "worker", "classify"]
+    with (
+        Path("/dev/full").open("wb") as full,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=full, stderr=subprocess.PIPE) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("비트 간다\n".encode())
+        process.stdin.flush()
+        assert process.stderr.read() == b"kbert: The output cannot be written: No space left on device.\n"
+        assert process.wait(60) == 1
+
+
+def test_a_closed_standard_input_is_one_sentence() -> None:
+    done = _with_output("<&-", "classify", unbuffered=False)
+    assert done.stderr.startswith(b"kbert: Standard input is closed")
+    assert done.returncode == 1
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,13 @@ async def test_ends_of_the_range_are_exact(settings: Settings) -> None:
     assert await ids("--action", "sell") == []
 
 
+@pytest.mark.parametrize("by", ["processed_at", "published_at"])
+async def test_a_range_may_begin_before_there_were_clocks(settings: Settings, by: str) -> None:
+    await send(settings, *signals(3))
+    done = await export(settings, "signals", "-o", "-", "--from", "0001-01-01", "--by", by)
+    assert len(done.stdout.splitlines()) == 3
+
+
 async def test_an_empty_range_is_a_file_with_columns(settings: Settings, tmp_path: Path) -> None:
     await send(settings, *signals(3))
     for ending in ("parquet", "csv"):
@@ -263,7 +270,10 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     [
         (["signals", "-o", "s.xlsx"], r"ends in none of \.parquet, \.csv and \.jsonl"),
         (["signals", "-o", "-", "--format", "parquet"], "Parquet needs a file"),
+        (["signals", "-o", ".", "--format", "csv"], "--out . is a directory"),
+        (["aggregates", "-o", "/", "--format", "csv"], "--out / is a directory"),
         (["signals", "-o", "s.csv", "--from", "soon"], "--from 'soon' is no time"),
+        (["signals", "-o", "s.csv", "--from", "0001-01-01T00:00:00+09:00"], "is no time"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str) -> None:

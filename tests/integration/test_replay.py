@@ -32,9 +32,10 @@ from tests.waiting import eventually
 from worker.aggregation import Aggregation
 from worker.cli import app
 from worker.clients import Aggregates
+from worker.errors import KbertError
 from worker.history.messages import BadLine
 from worker.history.pace import Pace
-from worker.history.replay import Replay
+from worker.history.replay import Replay, shift_to_now
 from worker.settings import AggregateSettings, RedisSettings, Settings
 
 
@@ -220,6 +221,29 @@ async def test_now_moves_the_last_to_the_present_and_keeps_the_gaps(
     times = [datetime.fromisoformat(one["published_at"]) for one in await sent(settings)]
     assert began <= times[4] <= datetime.now(UTC)
     assert [(b - a).total_seconds() for a, b in itertools.pairwise(times)] == [60.0] * 4
+
+
+async def test_a_time_that_means_none_does_not_move_the_others(settings: Settings, tmp_path: Path) -> None:
+    """9999-12-31 was the latest: every other message was moved before the year 1, in a traceback."""
+    rows = messages(4, datetime(2020, 1, 1, tzinfo=UTC), gap=60)
+    rows[1]["published_at"] = "9999-12-31T00:00:00Z"
+    began = datetime.now(UTC)
+    done = await replay(settings, write(tmp_path / "m.jsonl", rows), "--now", "--speed", "max")
+    assert done.exit_code == 1
+    assert "3 messages sent" in done.stderr
+    assert "left out m.jsonl: id m001: --now moves 9999-12-31" in done.stderr
+    times = [datetime.fromisoformat(one["published_at"]) for one in await sent(settings)]
+    assert began <= times[-1] <= datetime.now(UTC)
+    assert [(b - a).total_seconds() for a, b in itertools.pairwise(times)] == [120.0, 60.0]
+
+
+def test_the_latest_time_of_a_file_is_at_most_a_year_ahead(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    path = write(tmp_path / "m.jsonl", messages(1, now + timedelta(days=30)))
+    assert abs(shift_to_now(path, 10_000) + timedelta(days=30)) < timedelta(minutes=5)
+    write(path, messages(1, now + timedelta(days=400)))
+    with pytest.raises(KbertError, match="at most a year from now"):
+        shift_to_now(path, 10_000)
 
 
 async def test_an_interrupt_says_what_was_sent(settings: Settings, tmp_path: Path) -> None:

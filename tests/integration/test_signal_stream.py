@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -159,6 +159,17 @@ async def test_the_first_reader_of_a_topic_in_a_busy_group_gets_no_history(
             await group.send(2)
             await eventually(lambda: group.got, what="the new signal")
     assert group.got == [2]
+
+
+@pytest.mark.parametrize("year", [1, 1960])
+async def test_a_stream_may_begin_before_there_were_clocks(
+    kafka: KafkaServer, topics: Topics, year: int
+) -> None:
+    topic = await topics.make("signals")
+    address = kafka.bootstrap_servers
+    await produce(address, topic, [orjson.dumps(full_signal(1, now()))])
+    async with SignalStream(address, topic=topic, since=datetime(year, 1, 1, tzinfo=UTC)) as stream:
+        assert (await asyncio.wait_for(anext(aiter(stream)), 30)).id == "message-1"
 
 
 async def test_the_same_id_in_another_room_is_another_signal(kafka: KafkaServer, topics: Topics) -> None:

@@ -2,12 +2,19 @@
 
 import gzip
 import json
+import random
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from schemas.messages import RawMessage
+from worker.clients.bots.recorded import read_signals
+from worker.errors import KbertError
 from worker.history.messages import BadLine, read_messages
 
 MOST = 200
@@ -68,3 +75,60 @@ def test_plain_text_may_talk_of_an_author_hash(tmp_path: Path) -> None:
     (found,) = read(tmp_path / "m.jsonl", text.encode())
     assert isinstance(found, RawMessage)
     assert (found.text, found.author) == (text, None)
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "ms", "s"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Seoul"])
+def test_times_of_a_table_whatever_their_unit(tmp_path: Path, unit: str, zone: str | None) -> None:
+    """Nanoseconds, which pandas writes, came as its own type: the replay ended with a traceback."""
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    at = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+    times = arrow.array([at, None], arrow.timestamp(unit, tz=zone))
+    if unit == "ns":  # one that no microsecond is
+        times = arrow.array([int(at.timestamp()) * 10**9 + 1, None], arrow.timestamp(unit, tz=zone))
+    table = arrow.table({"text": ["비트", "이더"], "published_at": times})
+    parquet.write_table(table, tmp_path / "m.parquet")
+    found = list(read_messages(tmp_path / "m.parquet", MOST))
+    assert [one.published_at for one in found if isinstance(one, RawMessage)] == [at, None]
+
+
+@pytest.mark.parametrize("value", [timedelta(seconds=1), Decimal(7), b"7"])
+def test_a_row_that_has_no_json_is_refused_alone(tmp_path: Path, value: object) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = arrow.table({"text": ["하나", "둘"], "id": arrow.array([value, None])})
+    parquet.write_table(table, tmp_path / "m.parquet")
+    found = [one for one in read_messages(tmp_path / "m.parquet", MOST) if one is not None]
+    assert texts(found) == ["refused m.parquet:1", "둘"]
+
+
+def _with_a_damaged_block(content: bytes) -> bytes:
+    """Gzipped, with bytes in its middle that no decoder takes."""
+    whole = gzip.compress(content)
+    for place in range(20, len(whole) - 20):
+        damaged = whole[:place] + b"\xff" * 8 + whole[place + 8 :]
+        try:
+            gzip.decompress(damaged)
+        except zlib.error:
+            return damaged
+        except (OSError, EOFError):
+            continue
+    raise AssertionError("no damage that zlib refuses")
+
+
+@pytest.mark.parametrize(
+    "damage", [_with_a_damaged_block, lambda content: gzip.compress(content)[:-20]], ids=["block", "end"]
+)
+@pytest.mark.parametrize(
+    "read_all", [lambda path: list(read_messages(path, MOST)), lambda path: list(read_signals(path))]
+)
+def test_a_damaged_file_is_one_sentence(
+    tmp_path: Path, damage: Callable[[bytes], bytes], read_all: Callable[[Path], object]
+) -> None:
+    rng = random.Random(1)
+    path = tmp_path / "m.jsonl.gz"
+    # Blank lines are nothing to either reader, so both come to the damage.
+    path.write_bytes(damage(bytes(rng.choices(b" \n", k=4_000))))
+    with pytest.raises(KbertError, match="cannot be read"):
+        read_all(path)

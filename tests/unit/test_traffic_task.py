@@ -69,6 +69,28 @@ def test_classify_gives_label_name_and_probability() -> None:
     assert "error" in third
 
 
+@pytest.mark.parametrize(
+    ("line", "id_"),
+    [
+        ('{"id": "d", "text": ""}', "d"),
+        ('{"id": 7, "likes": 3}', "7"),
+        ('{"id": "", "text": ""}', None),
+        (f'{{"id": "{"x" * 513}", "text": "글"}}', None),
+        ('{"id": true, "text": ""}', None),
+        ('{"id": ["d"], "text": "글"}', None),
+        ('{"id": "d", "text": ', None),
+        ("", None),
+    ],
+)
+def test_a_refused_line_keeps_the_id_that_it_has(line: str, id_: str | None) -> None:
+    out = io.BytesIO()
+    lines = io.BytesIO(f"{line}\n".encode())
+    assert classify_stream(FakeTrafficModel(), TASK, _settings(), lines, out) == (1, 1)  # type: ignore[arg-type]
+    answer = json.loads(out.getvalue())
+    assert "error" in answer
+    assert answer["id"] == id_ if id_ else answer["id"].startswith("line-1-")
+
+
 def test_the_settings_of_a_pipeline() -> None:
     settings = load_settings(_env_file=None, pipelines=["crypto", "traffic"], traffic={"model": {"ref": "t"}})
     traffic = settings.of("traffic")

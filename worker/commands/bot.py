@@ -47,7 +47,10 @@ def webhook(
         Path | None, typer.Option(help="Deliver the signals of this file of dead letters, and end.")
     ] = None,
 ) -> None:
-    """POST every new signal that passes the filters, signed, until SIGTERM or Ctrl-C."""
+    """POST every new signal that passes the filters, signed, until SIGTERM or Ctrl-C.
+
+    With --resend status 1 where a line of the file is no dead letter.
+    """
     from worker.commands.bot_webhook import read_dead_letters, resend_dead_letters, run_webhook
 
     settings = _settings()
@@ -57,8 +60,10 @@ def webhook(
     if resend is None:
         _run(run_webhook, settings)
         return
-    signals = read_dead_letters(settings, resend)
-    _run(lambda known, stop: resend_dead_letters(known, signals, stop), settings)
+    signals, left_out = read_dead_letters(settings, resend)
+    _run(lambda known, stop: resend_dead_letters(known, signals, left_out, stop), settings)
+    if left_out:
+        raise typer.Exit(1)
 
 
 @bot_app.command("freqtrade")

@@ -1,9 +1,10 @@
 """``kbert bot webhook``: the signal topic, or a file of dead letters, to a webhook."""
 
 import asyncio
+import sys
 from pathlib import Path
+from typing import Final
 
-import orjson
 import structlog
 from pydantic import ValidationError
 
@@ -12,9 +13,12 @@ from worker.clients import SignalStream
 from worker.clients.bots.relay import relay
 from worker.clients.bots.webhook import Webhook
 from worker.errors import ConfigurationError
+from worker.json_object import json_object
 from worker.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+_NAMED: Final = 20
 
 
 async def run_webhook(settings: Settings, stop: asyncio.Event) -> None:
@@ -40,22 +44,24 @@ async def run_webhook(settings: Settings, stop: asyncio.Event) -> None:
         log.info("webhook.ended", delivered=hook.delivered, refused=hook.refused)
 
 
-async def resend_dead_letters(settings: Settings, signals: list[CryptoSignal], stop: asyncio.Event) -> None:
-    """Deliver signals of `read_dead_letters`; what fails again is a dead letter again."""
+async def resend_dead_letters(
+    settings: Settings, signals: list[CryptoSignal], left_out: int, stop: asyncio.Event
+) -> None:
+    """Deliver what `read_dead_letters` gave; what fails again is a dead letter again."""
     async with Webhook(settings.bot.webhook) as hook:
         for number, signal in enumerate(signals):
             if stop.is_set():
-                print(f"stopped: the lines from {number + 1} on were not sent")
+                print(f"stopped: the last {len(signals) - number} were not sent")
                 break
             await hook.deliver(signal)
-    print(f"{hook.delivered} delivered, {hook.refused} refused")
+    print(f"{hook.delivered} delivered, {hook.refused} refused, {left_out} left out")
 
 
-def read_dead_letters(settings: Settings, file: Path) -> list[CryptoSignal]:
-    """The signals of a file of dead letters.
+def read_dead_letters(settings: Settings, file: Path) -> tuple[list[CryptoSignal], int]:
+    """The signals of a file of dead letters, and how many lines are none; the first of them are named.
 
     Raises:
-        ConfigurationError: it cannot be read, is no such file, or is the one that new ones go to.
+        ConfigurationError: it cannot be read, holds nothing else, or is the one that new ones go to.
     """
     if file.resolve() == settings.bot.webhook.dead_letters.resolve():
         raise ConfigurationError(
@@ -63,8 +69,19 @@ def read_dead_letters(settings: Settings, file: Path) -> list[CryptoSignal]:
         )
     try:
         letters = file.read_bytes().splitlines()
-        return [CryptoSignal.model_validate(orjson.loads(line)["signal"]) for line in letters]
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be read: {error.strerror}.") from error
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
-        raise ConfigurationError(f"{file} is no file of dead letters: {error}") from error
+    signals: list[CryptoSignal] = []
+    bad: list[str] = []
+    for number, line in enumerate(letters, start=1):
+        if not line.strip():
+            continue
+        try:
+            signals.append(CryptoSignal.model_validate(json_object(line).get("signal")))
+        except ValidationError as error:
+            bad.append(f"{file.name}:{number}: {error.errors(include_url=False)[0]['msg']}")
+    if bad and not signals:
+        raise ConfigurationError(f"{file} is no file of dead letters: no line of it holds a signal.")
+    for place in bad[:_NAMED]:
+        print(f"left out {place}", file=sys.stderr)
+    return signals, len(bad)

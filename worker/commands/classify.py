@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 from queue import Empty, Queue
 from typing import Any, BinaryIO
 
+from pydantic import ValidationError
+
 from schemas.messages import RawMessage
 from worker.errors import KbertError
 from worker.inference.load import Model
+from worker.json_object import json_object
 from worker.line_ids import line_id
 from worker.settings import Settings
 from worker.sink.signals import serialise
@@ -25,8 +28,8 @@ def classify_stream(
 
     What is waiting is taken at once, so a pipe that trickles gets its answers as fast as
     one that floods gets its throughput. A line that cannot be read gives an object with
-    ``id`` and ``error`` in its place. A message without a time has that of its processing,
-    to the microsecond: its reader may tell by that.
+    ``id``, its own where it has one, and ``error`` in its place. A message without a time has
+    that of its processing, to the microsecond: its reader may tell by that.
 
     Returns:
         Lines read, and how many of them could not be classified.
@@ -54,7 +57,7 @@ def _classify(
             message = decode(line, max_bytes)
         except BadMessageError as error:
             about = {"reason": error.reason, "detail": error.detail}
-            outcomes.append({"id": f"line-{number}", "error": about})
+            outcomes.append({"id": _refused_id(line, number), "error": about})
         else:
             messages[len(outcomes)] = message
             outcomes.append({"id": message.id or line_id(message, line, number, article=article)})
@@ -71,6 +74,15 @@ def _classify(
             truncated=truncated,
         )
     return outcomes
+
+
+def _refused_id(line: bytes, number: int) -> str:
+    """The id that a line gives itself, where the contract takes that; else the line's own."""
+    try:
+        read = RawMessage.model_validate({"id": json_object(line).get("id"), "text": ""})
+    except ValidationError:
+        read = RawMessage(text="")
+    return read.id or line_id(read, line, number)
 
 
 def _gulps(lines: BinaryIO) -> Iterator[list[bytes]]:

@@ -22,8 +22,8 @@ def parse_time(option: str, text: str | None) -> datetime | None:
         if age is not None:
             return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
         time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ConfigurationError(
             f"{option} {text!r} is no time: give RFC 3339 (2026-01-05T09:30:00Z), or an age (2h)."
         ) from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -48,6 +49,9 @@ def read_messages(path: Path, max_bytes: int) -> Iterator[RawMessage | BadLine |
                 yield None
                 continue
             place = f"{path.name}:{number}"
+            if isinstance(payload, orjson.JSONEncodeError):
+                yield BadLine(place, f"a value of it has no JSON: {payload}")
+                continue
             try:
                 message = decode(payload, max_bytes)
             except BadMessageError as error:
@@ -61,11 +65,12 @@ def read_messages(path: Path, max_bytes: int) -> Iterator[RawMessage | BadLine |
                 if isinstance(author, str) and author:
                     known["author"] = author
             yield message.model_copy(update=known) if known else message
-    except (OSError, EOFError, csv.Error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
         raise KbertError(f"{path} cannot be read to its end: {error}.") from error
 
 
-_Payloads = Callable[[Path, int], Iterator[tuple[int, bytes]]]
+_Payload = bytes | orjson.JSONEncodeError
+_Payloads = Callable[[Path, int], Iterator[tuple[int, _Payload]]]
 
 
 def _reader(path: Path) -> _Payloads:
@@ -86,7 +91,7 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
 
 
-def _jsonl(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+def _jsonl(path: Path, max_bytes: int) -> Iterator[tuple[int, _Payload]]:
     with _open(path) as file:
         number, most = 0, max_bytes + 2
         goes_on = False
@@ -100,7 +105,7 @@ def _jsonl(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
             yield number, b"" if is_rest else payload
 
 
-def _csv(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+def _csv(path: Path, max_bytes: int) -> Iterator[tuple[int, _Payload]]:
     csv.field_size_limit(max_bytes)
     with _open(path) as file, TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         rows = csv.DictReader(text, strict=True)
@@ -109,7 +114,7 @@ def _csv(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
             yield rows.line_num, _payload(row)
 
 
-def _parquet(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+def _parquet(path: Path, max_bytes: int) -> Iterator[tuple[int, _Payload]]:
     del max_bytes  # a row is measured when it is decoded
     try:
         import pyarrow
@@ -122,7 +127,14 @@ def _parquet(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes]]:
         _check(path, columns)
         number = 0
         for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
-            for row in batch.to_pylist():
+            # Nanoseconds, which pandas' tables have, come as pandas' own type, or not at all without it.
+            times = [
+                field.with_type(pyarrow.timestamp("us", field.type.tz))
+                if pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns"
+                else field
+                for field in batch.schema
+            ]
+            for row in batch.cast(pyarrow.schema(times), safe=False).to_pylist():
                 number += 1
                 yield number, _payload(row)
     except pyarrow.ArrowException as error:
@@ -134,7 +146,10 @@ def _check(path: Path, columns: Iterable[str]) -> None:
         raise ConfigurationError(f"{path} has no column text, title or body: give its columns these names.")
 
 
-def _payload(row: Mapping[str, Any]) -> bytes:
-    """The row as a record of the raw topic; an empty cell is no value."""
+def _payload(row: Mapping[str, Any]) -> _Payload:
+    """The row as a record of the raw topic, or why it is none; an empty cell is no value."""
     fields = {name: row[name] for name in _FIELDS if row.get(name) not in (None, "")}
-    return orjson.dumps(fields, option=orjson.OPT_UTC_Z)
+    try:
+        return orjson.dumps(fields, option=orjson.OPT_UTC_Z)
+    except orjson.JSONEncodeError as error:
+        return error

@@ -18,6 +18,8 @@ from worker.sink.producer import KafkaSink, OutRecord
 from worker.stopping import stopped_within
 
 _CHUNK: Final = 500
+_AHEAD: Final = timedelta(days=366)
+"""A time further past the present (9999-12-31 for "none") is not what a file is moved by."""
 
 
 @dataclass(slots=True)
@@ -66,7 +68,8 @@ class Replay:
 
     async def _send_all(self, sink: KafkaSink, stop: asyncio.Event) -> None:
         started = monotonic()
-        for found in read_messages(self._path, self._settings.source.max_payload_bytes):
+        for read in read_messages(self._path, self._settings.source.max_payload_bytes):
+            found = self._shifted(read) if isinstance(read, RawMessage) else read
             if not isinstance(found, RawMessage):
                 if found is not None:
                     self._refuse(found)
@@ -87,9 +90,19 @@ class Replay:
         await self._flush(sink)
         self.done.complete = True
 
+    def _shifted(self, message: RawMessage) -> RawMessage | BadLine:
+        if message.published_at is None or not self._shift:
+            return message
+        try:
+            moved = message.published_at + self._shift
+        except OverflowError:
+            return BadLine(
+                self._path.name,
+                f"id {message.id}: --now moves {message.published_at} out of the years 1 to 9999",
+            )
+        return message.model_copy(update={"published_at": moved})
+
     def _record(self, message: RawMessage) -> OutRecord:
-        if message.published_at is not None and self._shift:
-            message = message.model_copy(update={"published_at": message.published_at + self._shift})
         return OutRecord(self._settings.topics.raw, None, message.model_dump_json(exclude_none=True).encode())
 
     async def _flush(self, sink: KafkaSink) -> None:
@@ -109,11 +122,16 @@ class Replay:
 def shift_to_now(path: Path, max_bytes: int) -> timedelta:
     """What moves the latest ``published_at`` of the file to the present; reads it once.
 
+    Times more than a year past the present do not count: one of them would move all others into the past.
+
     Raises:
-        KbertError: no message has a time, or the file cannot be read.
+        KbertError: no message has such a time, or the file cannot be read.
     """
+    until = datetime.now(UTC) + _AHEAD
     times = (found.published_at for found in read_messages(path, max_bytes) if isinstance(found, RawMessage))
-    latest = max((time for time in times if time is not None), default=None)
+    latest = max((time for time in times if time is not None and time <= until), default=None)
     if latest is None:
-        raise KbertError(f"No message of {path} has a published_at that --now could move.")
+        raise KbertError(
+            f"No message of {path} has a published_at that --now could move: one at most a year from now."
+        )
     return datetime.now(UTC) - latest

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,8 @@ from worker.signal_filter import SignalFilter
 from worker.source.reading import read_to_end
 
 By = Literal["processed_at", "published_at"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _CONTRACTS: Final[dict[PipelineName, type[CryptoSignal | TrafficSignal]]] = {
     "crypto": CryptoSignal,
@@ -70,7 +72,8 @@ async def signals_of(
     since = within.since
     if since is not None and within.by == "published_at":
         # Nothing is published later than this past its processing: the worker sets it back.
-        since -= timedelta(seconds=settings.source.max_future)
+        ahead = timedelta(seconds=settings.source.max_future)
+        since = max(since, _EPOCH + ahead) - ahead  # --from 0001-01-01 has nothing before it
     topic = settings.of(pipeline).topics.signals
     records = read_to_end(topic, settings.kafka, setting=topic_setting(pipeline, "signals"), since=since)
     with SeenIds() as seen:

@@ -40,7 +40,7 @@ def format_of(path: Path, given: Format | None = None) -> Format:
     """By ``given``, or by the ending; JSONL on standard output.
 
     Raises:
-        ConfigurationError: the ending says nothing, or Parquet cannot be written there.
+        ConfigurationError: the ending says nothing, it is a directory, or Parquet cannot be written there.
     """
     ending = path.suffix.removeprefix(".").lower()
     chosen = given or next((name for name in FORMATS if name == ending), None)
@@ -48,6 +48,8 @@ def format_of(path: Path, given: Format | None = None) -> Format:
         chosen = chosen or "jsonl"
         if chosen == "parquet":
             raise ConfigurationError("--out - is for jsonl and csv: Parquet needs a file.")
+    elif path.is_dir():
+        raise ConfigurationError(f"--out {path} is a directory: name a file.")
     elif chosen is None:
         raise ConfigurationError(
             f"--out {path} ends in none of .parquet, .csv and .jsonl: name it so, or give --format."

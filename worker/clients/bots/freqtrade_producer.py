@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 _sleep = asyncio.sleep
 
+_MONDAY: Final = 4 * 86_400
+"""Exchanges' weeks begin on Mondays, and 1970 began on a Thursday."""
 _MOST_CANDLES: Final = 1_500
 """What freqtrade itself sends and keeps at most."""
 _IN_URL: Final = re.compile(r"[A-Za-z0-9._~-]+")
@@ -89,6 +91,7 @@ class FreqtradeProducer:
         self._aggregates = aggregates
         self._settings = settings
         self._length = timeframe_seconds(settings.timeframe)
+        self._first = _MONDAY if settings.timeframe.endswith("w") else 0
         self._columns = [
             "date",
             *(f"kbert_{name.replace('.', '_')}" for name in column_names(settings.metrics)),
@@ -113,7 +116,7 @@ class FreqtradeProducer:
         """Send the new candle of every pair to all subscribers, right after each close, without end."""
         while True:
             now = time.time()
-            await _sleep(self._length - now % self._length)
+            await _sleep(self._length - (now - self._first) % self._length)
             for pair in self._coins:
                 consumers = [c for c in self._consumers if "analyzed_df" in c.topics]
                 if not consumers:
@@ -192,7 +195,7 @@ class FreqtradeProducer:
     async def _analysed(self, pair: str, candles: int) -> str:
         """The message with the last closed candles of a pair, nulls where nothing is known."""
         now = time.time()
-        last = int(now) // self._length * self._length
+        last = int(now) - (int(now) - self._first) % self._length
         opens = range(last - candles * self._length, last, self._length)
         rows = await self._rows(self._coins[pair], opens, now)
         frame = {"columns": self._columns, "index": list(range(candles)), "data": rows}

@@ -1,6 +1,7 @@
 """Recorded signals as rolling windows beside candles, for back tests: only what was known at each close."""
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -96,8 +97,9 @@ def read_signals(file: Path) -> Iterator[CryptoSignal]:
                 number += 1
                 if line.strip():
                     yield CryptoSignal.model_validate_json(line)
-    except OSError as error:
-        raise ConfigurationError(f"The signals {file} cannot be read: {error.strerror or error}.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"The signals {file} cannot be read: {reason}.") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigurationError(f"The signals {file}, line {number}: {first['msg']}.") from error

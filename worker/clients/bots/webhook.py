@@ -1,6 +1,7 @@
 """Signals as signed POST requests to any HTTP server."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import orjson
 import structlog
@@ -81,8 +82,7 @@ class Webhook:
 
     def __init__(self, settings: WebhookSettings, rng: random.Random | None = None) -> None:
         url = settings.url.get_secret_value() if settings.url else ""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _can_be_asked(url):
             raise ConfigurationError(
                 "A webhook needs an address: set bot.webhook.url (KBERT_BOT__WEBHOOK__URL) to http(s)://..."
             )
@@ -173,13 +173,38 @@ class Webhook:
         return f"status {answer.status_code}", again, float(after) if after.isdecimal() else 0.0
 
 
-def _append(file: Path, line: bytes) -> None:
-    """Add a line that is on the disk when this returns: the signal's offset is committed after it."""
+def _can_be_asked(url: str) -> bool:
+    """Whether httpx takes it as an address: what it refuses in a request would end the process there."""
+    import httpx
+
     try:
-        with file.open("ab") as opened:
-            opened.write(line)
-            opened.flush()
-            os.fsync(opened.fileno())
+        parts = httpx.Request("POST", url).url
+    except (httpx.InvalidURL, ValueError):  # a name that IDNA refuses is a ValueError
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.host) and 0 < (parts.port or 80) < 65_536
+
+
+def _append(file: Path, line: bytes) -> None:
+    """Add a line that is on the disk when this returns: the signal's offset is committed after it.
+
+    On a disk that is full nothing of it stays: the next line would stand behind a torn one, and be lost.
+    """
+    try:
+        # Without a buffer: one would write what is left of the line when the file is closed.
+        with file.open("a+b", buffering=0) as opened:
+            size = opened.seek(0, os.SEEK_END)
+            if line and size:
+                opened.seek(size - 1)
+                if opened.read(1) != b"\n":  # a process was killed while it wrote
+                    line = b"\n" + line
+            try:
+                while line:
+                    line = line[opened.write(line) :]
+                os.fsync(opened.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):  # a file that only grows; the next line starts anew then
+                    opened.truncate(size)
+                raise
     except OSError as error:
         raise ConfigurationError(
             f"The dead letters cannot be written to {file} ({error.strerror}): correct "
