@@ -6,18 +6,16 @@
 import asyncio
 import math
 import os
-import re
-import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 
+from tests.browser.pages import SECONDS, needs_chromium, page_of
 from tests.fake_traffic import signal
 from tests.serving import INJECTION, full_signal, now, send, serve_settings, serving, week_of_signals
 from worker.aggregates.store import RedisStore
@@ -25,48 +23,13 @@ from worker.narrative.project import NarrativeProjector
 from worker.settings import Settings
 
 SCREENSHOTS = Path(os.environ.get("KBERT_SCREENSHOTS") or tempfile.mkdtemp(prefix="kbert-screenshots-"))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-SECONDS = 30_000
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium: install the package `chromium` (apt-get install chromium)"
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture
 async def settings(kafka: Any, topics: Any, redis_url: str, redis_prefix: str) -> Settings:
     return await serve_settings(kafka, topics, redis_url, redis_prefix)
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        opened = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-        yield opened
-        await opened.close()
-
-
-@asynccontextmanager
-async def page_of(browser: Browser, *, allowed: str = "(?!)", **options: Any) -> AsyncIterator[Page]:
-    """A page; any console error fails the test, but for those that match ``allowed``."""
-    problems: list[str] = []
-    context = await browser.new_context(**({"viewport": {"width": 1440, "height": 900}} | options))
-    page = await context.new_page()
-    page.set_default_timeout(SECONDS)
-    page.on("console", lambda m: problems.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    yield page
-    await context.close()
-    assert [problem for problem in problems if not re.search(allowed, problem)] == []
 
 
 async def test_board_alerts_coin_window_and_language(settings: Settings, browser: Browser) -> None:
@@ -253,7 +216,19 @@ async def test_the_token_is_asked_for_on_the_page(settings: Settings, browser: B
         page_of(browser, locale="en-US", allowed="401") as page,
     ):
         await page.goto(address)
-        await page.fill("#token-field", token)
+        field = page.locator("#token-field")
+        await expect(field).to_be_visible()
+        await expect(page.locator("#banner")).to_be_hidden()
+        await field.fill("비밀토큰은열여섯글자이상이어야함")
+        await page.click("#token button")
+        assert await field.evaluate("field => field.validationMessage") == "The token is wrong."
+        assert await page.evaluate("sessionStorage.length") == 0
+        await field.fill("some-other-token-0123")
+        await page.click("#token button")
+        await expect(page.locator("#banner")).to_have_text("The token is wrong.")
+        await expect(field).to_be_visible()
+        await field.fill(token)
         await page.click("#token button")
         await expect(page.locator("#status")).to_have_text("Live", timeout=SECONDS)
         await expect(page.locator("#token")).to_be_hidden()
+        await expect(page.locator("#banner")).to_be_hidden()

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from worker.errors import ConfigurationError
 from worker.telemetry import endpoint
@@ -146,3 +147,25 @@ def test_who_scrapes_without_end_is_slowed_down(health: Health, monkeypatch: pyt
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [(ConnectionResetError(), 0), (BrokenPipeError(), 0), (TimeoutError(), 0), (ValueError("broken"), 1)],
+)
+def test_a_client_that_goes_away_is_no_news(
+    health: Health, error: Exception, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = expose("127.0.0.1", 0, health=health)
+    try:
+        with capture_logs() as said, socket.socket() as client:
+            for _ in range(3):
+                try:
+                    raise error
+                except (OSError, ValueError):
+                    server.handle_error(client, ("127.0.0.1", 1))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert [line["event"] for line in said] == ["metrics.request_failed"] * lines
+    assert capsys.readouterr().err == ""

@@ -1,14 +1,27 @@
 """The fan-out: bounded queues, filters, and one slow reader that harms nobody."""
 
 import asyncio
+import gc
+import weakref
+from typing import Any, cast
 
+import httpx
 import pytest
+from fastapi import FastAPI
+from starlette.types import Message
 
 from schemas.signals import CryptoSignal
 from tests.serving import full_signal, now
 from tests.waiting import eventually
+from worker.clients import Aggregates, Narrative, SignalStream
+from worker.coins import load_catalogue
+from worker.serve import state as state_module
 from worker.serve.fresh import Fresh
+from worker.serve.health import health_routes
 from worker.serve.hub import Ending, Event, Hub, TooManyStreamsError, pump
+from worker.serve.live import live_routes
+from worker.serve.recent import RecentSignals
+from worker.serve.state import ServeState
 from worker.signal_filter import SignalFilter
 
 
@@ -92,3 +105,74 @@ async def test_an_answer_is_made_once_for_all_who_ask_at_once() -> None:
         return await stale.get("key", make) > 2
 
     await eventually(renewed, what="the next answer")
+
+
+class Large:
+    """An answer whose life can be followed."""
+
+
+@pytest.mark.parametrize(("usable", "kept"), [(60.0, {20}), (-1.0, {0, 1})])
+async def test_answers_that_none_may_have_are_dropped(usable: float, kept: set[int]) -> None:
+    made: weakref.WeakSet[Large] = weakref.WeakSet()
+
+    async def make() -> Large:
+        answer = Large()
+        made.add(answer)
+        return answer
+
+    answers: Fresh[Large] = Fresh(fresh=-1, usable=usable)
+    for number in range(20):
+        await answers.get(("BTC", number), make)
+    gc.collect()
+    assert len(made) in kept  # the loop may still hold the last one
+
+
+@pytest.mark.parametrize("said", [{"bytes": b"\x01"}, {"text": "hello"}])
+async def test_a_websocket_that_says_something_goes_on_hearing(said: dict[str, Any]) -> None:
+    hub = Hub(queue=5, streams=1)
+    api = FastAPI()
+    api.include_router(live_routes(hub))
+    coming: list[Message] = [{"type": "websocket.connect"}, {"type": "websocket.receive"} | said]
+    sent: list[str] = []
+    heard = asyncio.Event()
+
+    async def receive() -> Message:
+        if coming:
+            return coming.pop(0)
+        hub.publish(signal_event(1))
+        await heard.wait()
+        return {"type": "websocket.disconnect", "code": 1000}
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+        if message["type"] == "websocket.send":
+            heard.set()
+
+    scope = {"type": "websocket", "path": "/v1/ws", "query_string": b"", "headers": [], "subprotocols": []}
+    async with asyncio.timeout(30):
+        await api(scope, receive, send)
+    assert sent == ["websocket.accept", "websocket.send"]
+
+
+async def test_a_silent_redis_is_not_waited_for_by_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        async def check(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(state_module, "_CHECK_SECONDS", 0.01)
+    silent: Any = Silent()
+    state = ServeState(
+        aggregates=cast(Aggregates, silent),
+        narrative=cast(Narrative, silent),
+        catalogue=load_catalogue(None),
+        hub=Hub(queue=5, streams=1),
+        recent=RecentSignals(1),
+        kafka=cast(SignalStream, silent),
+    )
+    api = FastAPI()
+    api.include_router(health_routes(state))
+    transport = httpx.ASGITransport(app=api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http, asyncio.timeout(30):
+        assert (await http.get("/readyz")).status_code == 503
+    assert state.problem is not None
+    assert "redis.url" in state.problem

@@ -56,9 +56,14 @@ class Fresh(Generic[T]):
             del self._making[key]
         self._known[key] = (began, value)
         self._known.move_to_end(key)
-        if len(self._known) > _ENTRIES:
-            self._known.popitem(last=False)
+        self._drop_old()
         return value
+
+    def _drop_old(self) -> None:
+        # Series are up to 1.1 MB each and differ with every `from`: by their number alone they were 1.2 GB.
+        limit = time.monotonic() - self._usable
+        while self._known and (len(self._known) > _ENTRIES or next(iter(self._known.values()))[0] < limit):
+            self._known.popitem(last=False)
 
 
 def _read(task: "asyncio.Task[T]") -> None:

@@ -99,9 +99,9 @@ def live_routes(hub: Hub) -> APIRouter:
                 await socket.send_text(event.as_text)
 
         async def gone() -> None:
-            with contextlib.suppress(WebSocketDisconnect):
-                while True:  # what a reader says is of no interest
-                    await socket.receive_text()
+            # What a reader says is of no interest, binary messages included.
+            while (await socket.receive())["type"] != "websocket.disconnect":
+                pass
 
         try:
             ending = await pump(subscription, kind="websocket", write=write, gone=gone)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,12 +26,25 @@ from worker.settings import FreqtradeSettings, ServeSettings, Settings
 from worker.source.reaching import why_unreachable
 from worker.stopping import unless_stopped
 from worker.telemetry.health import HEALTH
+from worker.telemetry.seldom import Seldom
 
 log = structlog.get_logger(__name__)
 
+_MALFORMED: Final = ("Invalid HTTP request received.", "Unsupported upgrade request.")
 _STOP_SECONDS: Final = 3
 _CHANGES_SECONDS: Final = 0.25
 """Changes are told this often at most: a busy aggregator announces hundreds of batches a second."""
+
+
+_seldom: Final = Seldom(log)
+
+
+def _seldom_malformed(record: logging.LogRecord) -> bool:
+    """Filter of uvicorn's log, which says a line for each malformed request that anyone sends."""
+    if record.msg not in _MALFORMED:
+        return True
+    _seldom.warning("serve.malformed_request", problem=record.msg)
+    return False
 
 
 class _Server(uvicorn.Server):
@@ -70,6 +84,7 @@ async def serve_app(
     Raises:
         KbertError: the server ended by itself.
     """
+    logging.getLogger("uvicorn.error").addFilter(_seldom_malformed)
     server = _Server(
         uvicorn.Config(
             app,

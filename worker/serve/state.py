@@ -1,7 +1,9 @@
 """What the routes share."""
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 import orjson
 
@@ -10,9 +12,13 @@ from schemas.signals import CryptoSignal
 from schemas.windows import Window
 from worker.clients import Aggregates, Narrative, SignalStream
 from worker.coins.catalogue import Catalogue
+from worker.errors import ConnectionFailedError
 from worker.serve.fresh import Fresh
 from worker.serve.hub import Event, Hub
 from worker.serve.recent import RecentSignals
+
+_CHECK_SECONDS: Final = 2.0
+"""As Kafka's check: a probe that waited behind readers of a silent Redis took a minute."""
 
 
 @dataclass
@@ -43,7 +49,13 @@ class ServeState:
 
     async def check(self) -> None:
         """Raise ConnectionFailedError where Redis or Kafka does not answer."""
-        await self.aggregates.check()
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await self.aggregates.check()
+        except TimeoutError as error:
+            raise ConnectionFailedError(
+                f"Redis does not answer within {_CHECK_SECONDS:g} s: see to the server at redis.url."
+            ) from error
         await self.kafka.check()
 
     def signal(self, signal: CryptoSignal, *, live: bool) -> None:

@@ -9,11 +9,13 @@ Beyond this machine /metrics asks for a bearer token; the probes of an orchestra
 
 import json
 import socket
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import SecretStr
 
@@ -21,6 +23,9 @@ from worker.binding import bears, check_binding
 from worker.errors import ConfigurationError
 from worker.rate_limit import RateLimit, client_of
 from worker.telemetry.health import HEALTH, Health
+from worker.telemetry.seldom import Seldom
+
+log = structlog.get_logger(__name__)
 
 _READS_PER_SECOND: Final = 5.0
 _READS_AT_ONCE: Final = 20
@@ -76,7 +81,14 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, handler: type[_Handler]) -> None:
         self.address_family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+        self._seldom = Seldom(log)
         super().__init__((host, port), handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log it seldom, and a client that went away not at all: the default prints each traceback."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            self._seldom.warning("metrics.request_failed", exc_info=error)
 
 
 def expose(

@@ -13,18 +13,23 @@ export function setToken(token) {
   sessionStorage.setItem(TOKEN, token);
 }
 
+export function hasToken() {
+  return Boolean(sessionStorage.getItem(TOKEN));
+}
+
 function headers() {
   const token = sessionStorage.getItem(TOKEN);
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
-/** JSON of a path below /v1, or an ApiError; of status 0 where nothing answers. */
-export async function get(path, query = {}, signal = undefined) {
-  const answer = await fetch(`/v1/${path}${asQuery(query)}`, { headers: headers(), signal }).catch(() => {
-    throw new ApiError(0);
-  });
+const PATIENCE = 15000; // one request without an answer froze the board under a green "Live"
+
+/** JSON of a path below /v1, or an ApiError; of status 0 where nothing answers, or not to its end. */
+export async function get(path, query = {}) {
+  const silent = () => { throw new ApiError(0); };
+  const answer = await fetch(`/v1/${path}${asQuery(query)}`, { headers: headers(), signal: AbortSignal.timeout(PATIENCE) }).catch(silent);
   if (!answer.ok) throw new ApiError(answer.status);
-  return answer.json();
+  return answer.json().catch(silent);
 }
 
 function asQuery(query) {

@@ -1,6 +1,6 @@
 // The page: one stream, one board, one coin at a time.
 
-import { ApiError, get, setToken, Stream } from "./api.js";
+import { ApiError, get, hasToken, setToken, Stream } from "./api.js";
 import { Board } from "./board.js";
 import { CoinView } from "./coin.js";
 import { fill, h } from "./dom.js";
@@ -17,11 +17,13 @@ let coin = null; // a CoinView or the NarrativeView; the board where null
 let changed = true; // something came since the board was read
 let lastRead = 0;
 let reading = false;
+let round = 0; // of readings: a late answer to an older one is dropped
+let feedRound = 0;
 let state = "connecting";
 let problem = null;
 
-const board = new Board({ onSort: () => refresh() });
-const feed = new Feed(element("feed"), { onFilter: () => { stream.open(feed.query()); fillFeed(); } });
+const board = new Board({ onSort: () => readAnew() });
+const feed = new Feed(element("feed"), { onFilter: () => { stream.open(feed.query()); fillFeed(); }, symbolOf: (name) => board.symbolOf(name) });
 const stream = new Stream({
   onEvent(kind, data) {
     changed = true;
@@ -42,7 +44,7 @@ function showState() {
   status.lastElementChild.textContent = word(state);
   const asks = problem === 401;
   element("token").hidden = !asks;
-  const text = asks ? "" : state === "lost" ? word(problem === 1013 ? "slow_banner" : "lost_banner") : problem === 503 ? word("redis_banner") : "";
+  const text = asks ? (hasToken() ? word("token_wrong") : "") : state === "lost" ? word(problem === 1013 ? "slow_banner" : "lost_banner") : problem === 503 ? word("redis_banner") : "";
   element("banner").hidden = !text;
   element("banner").textContent = text;
 }
@@ -50,26 +52,40 @@ function showState() {
 async function refresh() {
   if (reading) return;
   reading = true;
+  const mine = (round += 1);
   lastRead = Date.now();
   changed = false;
   try {
     if (coin) await coin.load(window_);
-    else board.show(await get("coins", { window: window_, sort: board.sort }));
+    else {
+      const answer = await get("coins", { window: window_, sort: board.sort });
+      if (mine === round) board.show(answer);
+    }
     if (problem === 503 && state === "live") { problem = null; showState(); }
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
+    if (mine !== round) return;
     if (error.status) problem = error.status;
     showState();
   } finally {
-    reading = false;
+    if (mine === round) reading = false;
   }
 }
 
+/** Read without waiting for what is being read: another view, window, sort or token. */
+function readAnew() {
+  reading = false;
+  refresh();
+}
+
 async function fillFeed() {
+  const mine = (feedRound += 1);
   try {
-    feed.start((await get("signals/recent", { ...feed.query(), limit: 80 })).signals);
+    const { signals } = await get("signals/recent", { ...feed.query(), limit: 80 });
+    if (mine === feedRound) feed.start(signals);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
+    if (mine !== feedRound) return;
     if (error.status) problem = error.status;
     showState();
   }
@@ -92,23 +108,32 @@ setInterval(() => {
   if ((age >= pace && (changed || feed.query().coin)) || age >= 10000) refresh();
 }, 500);
 
+/** The coin of an address; null, and so the board, where it names none or is cut off within a letter. */
+function coinOf(hash) {
+  const match = /^#\/coin\/(.+)$/.exec(hash);
+  try {
+    return match ? decodeURIComponent(match[1]) : null;
+  } catch (error) {
+    if (!(error instanceof URIError)) throw error;
+    return null;
+  }
+}
+
 function route() {
-  const match = /^#\/coin\/(.+)$/.exec(location.hash);
-  const symbol = match ? decodeURIComponent(match[1]) : null;
+  const symbol = coinOf(location.hash);
   coin?.clear();
   coin = symbol ? new CoinView(symbol) : location.hash === "#/narrative" ? new NarrativeView() : null;
   fill(element("view"), coin ? coin.node : board.node);
   element("windows").hidden = coin instanceof NarrativeView;
   document.title = symbol ? `${symbol} · kbert-stream` : "kbert-stream";
   scrollTo(0, 0);
-  reading = false;
-  refresh();
+  readAnew();
 }
 
 function showWindows() {
   const legend = element("windows").firstElementChild;
   fill(element("windows"), legend, WINDOWS.map((name) => h("label", {},
-    h("input", { type: "radio", name: "window", value: name, checked: name === window_, onchange: () => { window_ = name; keep("window", name); board.label(name); reading = false; refresh(); } }),
+    h("input", { type: "radio", name: "window", value: name, checked: name === window_, onchange: () => { window_ = name; keep("window", name); board.label(name); readAnew(); } }),
     h("span", {}, windowName(name)))));
 }
 
@@ -140,12 +165,15 @@ element("theme").addEventListener("click", () => {
   keep("theme", root.dataset.theme);
   label();
 });
+element("token-field").addEventListener("input", ({ target }) => {
+  target.setCustomValidity(/^[ -~]*$/.test(target.value) ? "" : word("token_wrong")); // a header takes no other letters
+});
 element("token").addEventListener("submit", (event) => {
   event.preventDefault();
   setToken(element("token-field").value);
   problem = null;
   stream.open(feed.query());
-  refresh();
+  readAnew();
   fillFeed();
   offerNarrative();
 });

@@ -41,6 +41,12 @@ export class Board {
       sort ? h("button", { type: "button", class: sort === this.sort ? "on" : "", title: `${word("sort_by")}: ${word(name)}`, onclick: () => { this.sort = sort; this.label(window); this.onSort(); } }, word(name)) : word(name))));
   }
 
+  /** The symbol of a coin by one of its names; undefined where the board has none of this name. */
+  symbolOf(name) {
+    const wanted = name.toLowerCase();
+    return this.answer?.coins.find((coin) => coin.symbol !== "MARKET" && [coin.symbol, coin.korean, coin.english].some((known) => known.toLowerCase() === wanted))?.symbol;
+  }
+
   show(answer) {
     this.answer = answer;
     this.fillAlerts();

@@ -26,10 +26,12 @@ export class CoinView {
     });
     this.list = h("ul", { class: "messages" });
     this.listTitle = h("h2");
-    this.node = h("div", { class: "coin" },
+    this.parts = [
       h("section", { class: "panel" }, this.head, this.numbers),
       this.panels[0].node, h("div", { class: "pair" }, this.panels[1].node, this.panels[2].node), this.panels[3].node,
-      h("section", { class: "panel" }, h("div", { class: "panel-head" }, this.listTitle), this.list));
+      h("section", { class: "panel" }, h("div", { class: "panel-head" }, this.listTitle), this.list),
+    ];
+    this.node = h("div", { class: "coin" }, this.parts);
   }
 
   /** Read and draw; a newer call takes the place of this one. */
@@ -43,8 +45,9 @@ export class CoinView {
         get("signals/recent", { coin: this.symbol === "MARKET" ? "" : this.symbol, limit: 30 }),
       ]);
     } catch (error) {
-      if (!(error instanceof ApiError) || ![404, 409, 422].includes(error.status)) throw error;
-      fill(this.node, h("section", { class: "panel empty" }, h("h2", {}, `${word("not_found")}: ${this.symbol}`), back()));
+      // 422 is a name that no coin can have: all else in these requests is ours.
+      if (!(error instanceof ApiError) || ![404, 422].includes(error.status)) throw error;
+      if (round === this.round) fill(this.node, h("section", { class: "panel empty" }, h("h2", {}, `${word("not_found")}: ${this.symbol}`), back()));
       return;
     }
     if (round === this.round) this.show(window, ...answers);
@@ -52,6 +55,7 @@ export class CoinView {
 
   show(window, coin, series, recent) {
     this.shown = [window, coin, series, recent];
+    if (this.parts[0].parentNode !== this.node) fill(this.node, this.parts); // there was no such coin before
     const m = coin.windows[window];
     const [first, second] = coinNames(coin);
     fill(this.head, back(), h("h1", {}, first, h("small", {}, `${coin.symbol} · ${second}`)),
@@ -74,8 +78,9 @@ export class CoinView {
   }
 
   draw(series) {
-    // A chart is not drawn anew under the reader's pointer; the next round does it.
-    if (this.charts.length && this.drawn === series.window && this.node.querySelector(".chart:hover")) return;
+    // A chart is not drawn anew under the reader's pointer; the next round does it. A finger leaves :hover behind.
+    const pointed = matchMedia("(hover: hover)").matches && this.node.querySelector(".chart:hover");
+    if (this.charts.length && this.drawn === series.window && pointed) return;
     this.drawn = series.window;
     this.clear();
     const points = series.values.messages.filter((value) => value > 0).length;
@@ -108,7 +113,8 @@ async function history(path, window) {
   const whole = await get(`${path}/series`, { metric: METRICS, window });
   const first = whole.values.messages.findIndex((value) => value > 0);
   if (first < 1 || whole.times.length - first >= WANTED) return whole;
-  const from = Math.min(Date.parse(whole.times[first - 1]), Date.now() - LEAST_MS);
+  // By the server's clock: one of a browser that was days behind asked for minutes that are not kept.
+  const from = Math.min(Date.parse(whole.times[first - 1]), Date.parse(whole.times.at(-1)) - LEAST_MS);
   return get(`${path}/series`, { metric: METRICS, window, from: new Date(from).toISOString() });
 }
 

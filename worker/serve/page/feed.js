@@ -16,8 +16,9 @@ function newest(...lists) {
 }
 
 export class Feed {
-  constructor(node, { onFilter }) {
+  constructor(node, { onFilter, symbolOf }) {
     this.node = node;
+    this.symbolOf = symbolOf;
     this.signals = [];
     this.held = [];
     this.paused = false;
@@ -36,7 +37,7 @@ export class Feed {
     const changed = () => {
       clearTimeout(this.timer);
       this.showValues();
-      this.timer = setTimeout(() => { this.signals = []; this.held = []; this.render(); onFilter(); }, 250);
+      this.timer = setTimeout(() => { this.signals = []; this.held = []; this.render(); this.checkCoin(); onFilter(); }, 250);
     };
     const form = h("form", { class: "filters", oninput: changed, onsubmit: (event) => event.preventDefault(), onreset: () => setTimeout(changed) },
       h("div", { class: "filter-row" }, this.coin, this.sentiment, this.action),
@@ -65,11 +66,18 @@ export class Feed {
     this.outputs[1].textContent = `≥ ${Number(this.relevance.value).toFixed(2)}`;
   }
 
-  /** The filter as the API takes it. */
+  /** Say so where the field names no coin, and all are shown. */
+  checkCoin() {
+    this.coin.setCustomValidity(this.coin.value.trim() && !this.query().coin ? word("not_found") : "");
+    if (document.activeElement === this.coin) this.coin.reportValidity();
+  }
+
+  /** The filter as the API takes it; a coin by its symbol, or by a name that the board knows. */
   query() {
-    const coin = this.coin.value.trim().toUpperCase();
+    const name = this.coin.value.trim();
+    const coin = this.symbolOf(name) ?? name.toUpperCase();
     return {
-      coin: /^[0-9A-Z._-]{1,32}$/.test(coin) ? coin : "",
+      coin: /^[0-9A-Z._-]{1,32}$/i.test(coin) ? coin : "",
       sentiment: this.sentiment.value,
       action: this.action.value,
       min_certainty: Number(this.certainty.value) || "",

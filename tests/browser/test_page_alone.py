@@ -1,0 +1,252 @@
+"""The page alone, over answers that the tests hold back, refuse or never give."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.async_api import Browser, Page, Route, expect
+
+from schemas.aggregates import WindowMetrics
+from schemas.labels import ACTIONS, EMOTIONS
+from schemas.windows import MARKET, WINDOW_SECONDS
+from tests.browser.pages import needs_chromium, page_of
+from tests.serving import full_signal, now
+from worker.serve.api import PAGE
+
+pytestmark = needs_chromium
+
+ADDRESS = "http://page.test"
+STREAM = """
+const real = window.fetch;
+window.fetch = (path, options) => String(path).startsWith("/v1/stream") ?
+  Promise.resolve(new Response(new ReadableStream())) : real(path, options);
+"""
+DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+Query = dict[str, str]
+Answer = tuple[int, Any]
+Answering = Callable[[str, Query], Awaitable[Answer]]
+
+
+def metrics(messages: int) -> dict[str, Any]:
+    values = dict.fromkeys(WindowMetrics.model_fields, None)
+    counts = {"action": dict.fromkeys(ACTIONS, 0), "emotion": dict.fromkeys(EMOTIONS, 0)}
+    return values | counts | {"messages": messages, "unique_authors": messages}
+
+
+def board(messages: int) -> Answer:
+    spark = {"step": 60, "messages": [], "sentiment_index": []}
+    names = {MARKET: "시장 전체", "BTC": "비트코인", "ETH": "이더리움"}
+    english = {MARKET: "Whole market", "BTC": "Bitcoin", "ETH": "Ethereum"}
+    row = {"freshness": 1.0, "metrics": metrics(messages), "spark": spark}
+    coins = [{"symbol": s, "korean": k, "english": english[s]} | row for s, k in names.items()]
+    return 200, {"coins": coins}
+
+
+def of_coin(path: str, symbol: str) -> Answer:
+    if path.endswith("/series"):
+        return 200, {"window": "1h", "times": [], "values": {"messages": []}}
+    windows = {window: metrics(3) for window in WINDOW_SECONDS}
+    return 200, {
+        "symbol": symbol,
+        "korean": "새 코인",
+        "english": "New",
+        "freshness": 1.0,
+        "windows": windows,
+    }
+
+
+async def usual(path: str, query: Query) -> Answer:
+    if path == "coins":
+        return board(1)
+    if path.startswith("coins/"):
+        return of_coin(path, path.split("/")[1])
+    return 200, {"signals": [], "months": []}
+
+
+@asynccontextmanager
+async def alone(browser: Browser, answer: Answering, place: str = "", **options: Any) -> AsyncIterator[Page]:
+    """The page with its own files, and `answer` in the place of the API; its stream is open and silent."""
+
+    async def serve(route: Route) -> None:
+        url = urlsplit(route.request.url)
+        if not url.path.startswith("/v1/"):
+            await route.fulfill(path=PAGE / (url.path[1:] or "index.html"))
+            return
+        query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+        status, body = await answer(url.path.removeprefix("/v1/"), query)
+        await route.fulfill(status=status, body=json.dumps(body), content_type="application/json")
+
+    async with page_of(browser, locale="ko-KR", **options) as page:
+        await page.add_init_script(STREAM)
+        await page.route("**/*", serve)
+        await page.goto(f"{ADDRESS}/{place}")
+        await expect(page.locator("#status")).to_have_text("실시간")
+        yield page
+
+
+def messages(page: Page) -> Any:
+    return page.locator('tr[data-symbol="BTC"] .c4')
+
+
+@pytest.mark.parametrize("of", ["window", "sort"])
+async def test_a_late_board_is_not_shown(browser: Browser, of: str) -> None:
+    release = asyncio.Event()
+    late = {"window": "7d", "sort": "symbol"}[of]
+
+    async def answer(path: str, query: Query) -> Answer:
+        if path != "coins":
+            return await usual(path, query)
+        if query[of] == late:
+            await release.wait()
+            return board(7)
+        return board(4 if (query["window"], query["sort"]) == ("4h", "volume") else 1)
+
+    async def choose(name: str) -> None:
+        if of == "window":
+            await page.evaluate(f"document.querySelector('input[value=\"{name}\"]').click()")
+        else:
+            await page.click(f"thead .c{0 if name == 'symbol' else 4} button")
+
+    async with alone(browser, answer) as page:
+        await expect(messages(page)).to_have_text("1")
+        asked = f"**/v1/coins?*{of}={late}*"
+        async with page.expect_request(asked):
+            await choose(late)
+        async with page.expect_response(asked) as held:
+            async with page.expect_response(lambda r: "/v1/coins?" in r.url and late not in r.url):
+                await choose("4h" if of == "window" else "volume")
+            shown = "4" if of == "window" else "1"
+            await expect(messages(page)).to_have_text(shown)
+            release.set()
+        await (await held.value).finished()
+        await page.evaluate(DRAWN)
+        await expect(messages(page)).to_have_text(shown)
+
+
+async def test_late_signals_of_another_filter_are_not_shown(browser: Browser) -> None:
+    release = asyncio.Event()
+
+    async def answer(path: str, query: Query) -> Answer:
+        if path != "signals/recent":
+            return await usual(path, query)
+        sentiment = query.get("sentiment", "neutral")
+        if sentiment == "strong_neg":
+            await release.wait()
+        return 200, {
+            "signals": [full_signal(len(sentiment), now(), text=sentiment, sentiment_strength=sentiment)]
+        }
+
+    async with alone(browser, answer) as page:
+        text = page.locator("#feed .message-text")
+        await expect(text).to_have_text("neutral")
+        async with page.expect_request("**/recent?*strong_neg*"):
+            await page.select_option("#filter-sentiment", "strong_neg")
+        async with page.expect_response("**/recent?*strong_neg*") as held:
+            await page.select_option("#filter-sentiment", "weak_pos")
+            await expect(text).to_have_text("weak_pos")
+            release.set()
+        await (await held.value).finished()
+        await page.evaluate(DRAWN)
+        await expect(text).to_have_text(["weak_pos"])
+
+
+async def test_a_coin_is_filtered_by_its_names_and_others_are_refused(browser: Browser) -> None:
+    async with alone(browser, usual) as page:
+        await expect(messages(page)).to_have_text("1")
+        field = page.locator("#filter-coin")
+        for name, symbol in (("이더리움", "ETH"), ("bitcoin", "BTC"), ("zzq", "ZZQ")):
+            async with page.expect_request(f"**/recent?coin={symbol}&*"):
+                await field.fill(name)
+            assert await field.evaluate("field => field.validationMessage") == ""
+        async with page.expect_request(lambda request: "/recent?limit=80" in request.url):
+            await field.fill("없는 코인")
+        assert await field.evaluate("field => field.validationMessage") == "이 이름의 코인이 없습니다"
+
+
+async def test_a_coin_that_appears_is_shown(browser: Browser) -> None:
+    known = False
+
+    async def answer(path: str, query: Query) -> Answer:
+        if path.startswith("coins/") and not known:
+            return 404, {}
+        return await usual(path, query)
+
+    async with alone(browser, answer, "#/coin/ZZQ", allowed="404") as page:
+        await expect(page.locator("#view")).to_contain_text("이 이름의 코인이 없습니다: ZZQ")
+        known = True
+        await page.evaluate("document.querySelector('input[value=\"7d\"]').click()")
+        await expect(page.locator(".coin h1")).to_contain_text("새 코인")
+        await expect(page.locator("#view")).not_to_contain_text("이 이름의 코인이 없습니다")
+        await expect(page.locator(".coin .chart")).to_have_count(4)
+
+
+async def test_a_series_that_is_not_kept_is_no_unknown_coin(browser: Browser) -> None:
+    async def answer(path: str, query: Query) -> Answer:
+        return (409, {}) if path.endswith("/series") else await usual(path, query)
+
+    async with alone(browser, answer, "#/coin/ZZQ", allowed="409") as page:
+        async with page.expect_response("**/series?*") as refused:
+            await page.evaluate("document.querySelector('input[value=\"7d\"]').click()")
+        await (await refused.value).finished()
+        await page.evaluate(DRAWN)
+        await expect(page.locator("#view")).not_to_contain_text("이 이름의 코인이 없습니다")
+
+
+async def test_a_coin_that_is_young_is_asked_for_by_the_clock_of_the_server(browser: Browser) -> None:
+    asked: list[str] = []
+
+    async def answer(path: str, query: Query) -> Answer:
+        if not path.endswith("/series"):
+            return await usual(path, query)
+        asked.extend([query["from"]] if "from" in query else [])
+        times = [f"2020-01-01T00:{minute:02}:00Z" for minute in range(30)]
+        return 200, {"window": "1h", "times": times, "values": {"messages": [0] * 28 + [1, 1]}}
+
+    async with alone(browser, answer, "#/coin/ZZQ") as page:
+        await expect(page.locator(".coin h1")).to_contain_text("새 코인")
+    assert set(asked) == {"2020-01-01T00:19:00.000Z"}
+
+
+async def test_an_address_that_is_cut_off_shows_the_board(browser: Browser) -> None:
+    async with alone(browser, usual, "#/coin/%E0%A4") as page:
+        await expect(messages(page)).to_have_text("1")
+
+
+async def test_only_a_pointer_keeps_a_chart_as_it_is(browser: Browser) -> None:
+    """On a phone `:hover` stays after a tap."""
+    script = """async (pointer) => {
+      const { CoinView } = await import("/coin.js");
+      const view = new CoinView("BTC");
+      let drawn = 0;
+      view.charts = [{ destroy() { drawn += 1; } }];
+      view.drawn = "1h";
+      view.node = { querySelector: () => view.parts[0] };
+      window.matchMedia = () => ({ matches: pointer });
+      view.draw({ window: "1h", values: { messages: [] } });
+      return drawn;
+    }"""
+    async with alone(browser, usual) as page:
+        assert [await page.evaluate(script, pointer) for pointer in (True, False)] == [0, 1]
+
+
+async def test_an_answer_that_never_ends_is_given_up(browser: Browser) -> None:
+    script = """async (begun) => {
+      const { get } = await import("/api.js");
+      const waits = [];
+      AbortSignal.timeout = (wait) => { waits.push(wait); return AbortSignal.any([over.signal]); };
+      const over = new AbortController();
+      window.fetch = (path, { signal }) => {
+        const end = new Promise((_, refuse) => signal.addEventListener("abort", () => refuse(signal.reason)));
+        setTimeout(() => over.abort());
+        return begun ? Promise.resolve(new Response(new ReadableStream({ pull: () => end }))) : end;
+      };
+      const status = await get("coins").catch((error) => error.status);
+      return [status, waits[0] < 60000];
+    }"""
+    async with alone(browser, usual) as page, asyncio.timeout(60):
+        assert [await page.evaluate(script, begun) for begun in (False, True)] == [[0, True]] * 2
