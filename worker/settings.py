@@ -11,12 +11,14 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -51,8 +53,18 @@ _DOTENV: Final = ".env"
 _OTHER_VARIABLES: Final = ("KBERT_CONFIG", "KBERT_SCREENSHOTS")
 _OF_TESTS: Final = "KBERT_TEST_"
 _ADDRESS: Final = re.compile(r"(\[[^\[\]\s]*:[^\[\]\s]*\]|[^\[\]:/@\s]+)(:(?P<port>[0-9]{1,5}))?")
+_HEADER_TEXT: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
 _KAFKA_PORT: Final = 9_092
 _LAST_PORT: Final = 65_535
+
+
+def _sendable(token: SecretStr) -> SecretStr:
+    if not _HEADER_TEXT.fullmatch(token.get_secret_value()):
+        raise ValueError("no header carries it as it is: take printable ASCII, without spaces at its ends")
+    return token
+
+
+BearerToken = Annotated[SecretStr, AfterValidator(_sendable)]
 
 
 class _Section(BaseModel):
@@ -255,6 +267,16 @@ class ModelSettings(_Section):
     )
 
 
+class TrafficModelSettings(ModelSettings):
+    """As `ModelSettings`, in fp32 by default."""
+
+    precision: Literal["auto", "fp32", "bf16", "int8", "fp16", "fp8"] = Field(
+        default="fp32",
+        description="With auto the next start may choose otherwise, and `kbert narrative build` give other "
+        "probabilities than the stream.",
+    )
+
+
 class SourceSettings(_Section):
     """The consumer group that reads raw messages."""
 
@@ -380,7 +402,7 @@ class TrafficSettings(_Section):
     raw: str = topics.RAW_TRAFFIC
     signals: str = topics.SIGNALS_TRAFFIC
     group_id: str = Field(default="kbert-traffic-worker", description="Its consumer group.")
-    model: ModelSettings = ModelSettings()
+    model: TrafficModelSettings = TrafficModelSettings()
 
 
 class CoinSettings(_Section):
@@ -394,7 +416,7 @@ class ServeSettings(_Section):
 
     host: str = Field(default="127.0.0.1", description="Beyond this machine only with a token.")
     port: int = Field(default=8420, ge=0, le=65535, description="0 takes a free one.")
-    token: SecretStr | None = Field(
+    token: BearerToken | None = Field(
         default=None, min_length=16, description="Bearer token that the API then asks for."
     )
     allowed_hosts: tuple[str, ...] = Field(
@@ -498,7 +520,7 @@ class MetricsSettings(_Section):
 
     port: int | None = Field(default=None, ge=1, le=65535, description="Off where absent.")
     host: str = Field(default="127.0.0.1", description="Beyond this machine only with a token.")
-    token: SecretStr | None = Field(
+    token: BearerToken | None = Field(
         default=None, min_length=16, description="Bearer token that /metrics then asks for; probes ask none."
     )
 
@@ -553,6 +575,20 @@ class Settings(BaseSettings):
             raise ValueError(
                 "delivery=exactly_once needs kafka.idempotent_producer=true and a broker with transactions"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _topics_distinct(self) -> Self:
+        inputs = [("topics.raw", self.topics.raw), ("traffic.raw", self.traffic.raw)]  # may be the same
+        outputs = [
+            ("topics.signals", self.topics.signals),
+            ("traffic.signals", self.traffic.signals),
+            ("topics.dead_letter", self.topics.dead_letter),
+        ]
+        for (one, name), (other, same) in (*product(inputs, outputs), *combinations(outputs, 2)):
+            if name == same:
+                why = "a worker would read what it writes" if one.endswith("raw") else "their records differ"
+                raise ValueError(f"{one} and {other} are both {name!r}: name two topics, because {why}")
         return self
 
     @classmethod
@@ -616,9 +652,11 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        variable = "KBERT_" + "__".join(str(part).upper() for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # about several sections, whose settings the message names
+            raise ConfigurationError(f"The settings are wrong: {message}.") from None
+        name = ".".join(str(part) for part in first["loc"])
+        variable = "KBERT_" + "__".join(str(part).upper() for part in first["loc"])
         raise ConfigurationError(f"The setting {name} ({variable}) is wrong: {message}.") from None
     except SettingsError as error:
         # It names the first part of the path only, in double quotes.

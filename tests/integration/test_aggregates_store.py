@@ -74,10 +74,30 @@ async def test_the_check_leaves_nothing(server: EmbeddedRedis) -> None:
         assert await client.keys() == []
 
 
-@pytest.mark.parametrize("url", ["http://host", "redis://host:port/0", "127.0.0.1:6379"])
-def test_what_is_no_redis_address_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="KBERT_REDIS__URL"):
-        RedisStore(url)
+@pytest.mark.parametrize("cluster", [False, True])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host",
+        "redis://host:port/0",
+        "127.0.0.1:6379",
+        "redis:6379",
+        "redis:///0",
+        "unix://",
+        "redis://127.0.0.1:1/0?foo=bar",
+        "redis://127.0.0.1:1/0?protocol=x",
+    ],
+)
+def test_what_is_no_redis_address_is_refused(url: str, cluster: bool) -> None:
+    with pytest.raises(ConfigurationError, match=r"KBERT_REDIS__URL\) is no Redis address"):
+        RedisStore(url, cluster=cluster)
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/1", "unix:///run/redis.sock"])
+def test_what_is_no_address_of_a_cluster_is_refused(url: str) -> None:
+    RedisStore(url)
+    with pytest.raises(ConfigurationError, match=r"no address of a cluster.*KBERT_REDIS__CLUSTER"):
+        RedisStore(url, cluster=True)
 
 
 async def test_a_full_memory_is_waited_for(server: EmbeddedRedis) -> None:
@@ -121,16 +141,18 @@ async def test_a_cancelled_wait_is_none(server: EmbeddedRedis) -> None:
         assert store.waiting is None
 
 
+class Watched(RedisStore):
+    """Counts what is sent."""
+
+    sent = 0
+
+    async def _send(self, commands: Sequence[Any]) -> list[Any]:
+        self.sent += 1
+        return await super()._send(commands)
+
+
 async def test_a_cancelled_call_leaves_its_connection_clean(server: EmbeddedRedis) -> None:
     """A reply left unread would be taken for the answer to the next call."""
-
-    class Watched(RedisStore):
-        sent = 0
-
-        async def _send(self, commands: Sequence[Any]) -> list[Any]:
-            self.sent += 1
-            return await super()._send(commands)
-
     async with Watched(server.url, connections=1, answer_timeout=20) as store:
         (before,) = await store.run([("CLIENT", "ID")])
         await store.run([("SET", "a", "1"), ("SET", "b", "2")])
@@ -143,6 +165,23 @@ async def test_a_cancelled_call_leaves_its_connection_clean(server: EmbeddedRedi
             await call
         server.thaw()
         assert await store.run([("GET", "b"), ("CLIENT", "ID")]) == [b"2", before]
+
+
+async def test_a_reader_waits_no_longer_for_a_place_than_for_an_answer(server: EmbeddedRedis) -> None:
+    """The socket is patient here, so that only `once` can end the calls; all but one have no place."""
+    patient = {"socket_timeout": 60}
+    async with Watched(server.url, connections=1, answer_timeout=0.5, client_options=patient) as store:
+        await store.run([("GET", "a")])
+        server.freeze()
+        sent, tasks = store.sent, len(asyncio.all_tasks())
+        calls = [store.once([("GET", "a")]) for _ in range(20)]
+        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+        assert {type(outcome) for outcome in outcomes} == {ConnectionFailedError}
+        assert "does not answer: start it, or correct redis.url" in str(outcomes[-1])
+        assert (store.sent - sent, len(asyncio.all_tasks()) - tasks) == (1, 1)
+        server.thaw()
+        assert await store.run([("GET", "a")]) == [None]
+        assert store.sent - sent == 2
 
 
 async def test_more_calls_than_connections_wait_for_their_turn(redis_url: str, redis_prefix: str) -> None:

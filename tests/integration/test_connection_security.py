@@ -224,13 +224,27 @@ def documented_rights() -> list[str]:
     return found[1].replace(">secret", f">{PASSWORD}").split()
 
 
+def documented_rights_on_a_cluster() -> list[str]:
+    """The same, with what it says that a cluster needs as well."""
+    found = re.search(
+        r"^A cluster \(`redis\.cluster`\) needs `(.*?)`", README.read_text("utf-8"), re.MULTILINE
+    )
+    assert found is not None
+    return [*documented_rights(), *found[1].split()]
+
+
 @asynccontextmanager
-async def restricted_redis(rights: list[str]) -> AsyncIterator[RedisSettings]:
-    async with EmbeddedRedis() as redis:
+async def restricted_redis(rights: list[str], *, cluster: bool = False) -> AsyncIterator[RedisSettings]:
+    async with EmbeddedRedis(options=("--cluster-enabled", "yes") if cluster else ()) as redis:
         with Redis.from_url(redis.url) as admin:
+            if cluster:
+                admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+                await eventually(lambda: b"cluster_state:ok" in admin.execute_command("CLUSTER", "INFO"))
             admin.execute_command("ACL", "SETUSER", "kbert", *rights)
             admin.execute_command("ACL", "SETUSER", "default", "off")
-        yield RedisSettings(url=SecretStr(redis.url), username="kbert", password=SecretStr(PASSWORD))
+        yield RedisSettings(
+            url=SecretStr(redis.url), username="kbert", password=SecretStr(PASSWORD), cluster=cluster
+        )
 
 
 async def test_the_documented_rights_are_enough(
@@ -268,16 +282,31 @@ async def test_the_documented_rights_are_enough(
         assert found["redis server"].outcome == "warn"  # INFO and TIME are not among them
 
 
-@pytest.mark.parametrize("missing", ["+evalsha", "+setrange", "+publish", "~kbert:*", "&kbert:*"])
-async def test_a_right_that_is_missing_is_one_sentence(missing: str) -> None:
-    rights = documented_rights()
+async def test_the_documented_rights_are_enough_on_a_cluster() -> None:
+    async with restricted_redis(documented_rights_on_a_cluster(), cluster=True) as redis:
+        settings = load_settings(_env_file=None, redis=redis)
+        found = {finding.check: finding async for finding in check_redis(settings)}
+        assert (found["redis"].outcome, found["redis rights"].outcome) == ("ok", "ok")
+        await reads(redis)
+
+
+@pytest.mark.parametrize(
+    ("missing", "cluster"),
+    [
+        *((right, False) for right in ("+evalsha", "+setrange", "+publish", "~kbert:*", "&kbert:*")),
+        *((right, True) for right in ("+cluster|slots", "+command", "+evalsha")),
+    ],
+)
+async def test_a_right_that_is_missing_is_one_sentence(missing: str, cluster: bool) -> None:
+    rights = documented_rights_on_a_cluster() if cluster else documented_rights()
     rights.remove(missing)
-    async with restricted_redis(rights) as redis:
+    async with restricted_redis(rights, cluster=cluster) as redis:
         settings = load_settings(_env_file=None, redis=redis)
         failures = [finding async for finding in check_redis(settings) if finding.outcome == "fail"]
         assert len(failures) == 1, failures
         assert "\n" not in failures[0].said
         assert PASSWORD not in failures[0].said
+        assert "redis.cluster" not in failures[0].said
 
 
 async def test_a_wrong_password_is_one_sentence() -> None:

@@ -160,3 +160,46 @@ async def test_clocks_that_are_ahead_and_keys_that_are_missing_are_warnings(
 async def test_an_open_door_is_a_failure(settings: Settings) -> None:
     opened = settings.model_copy(update={"serve": ServeSettings(host="192.0.2.1")})
     assert (await findings(opened))["serve"].outcome == "fail"
+
+
+_DOCTOR_WITH_A_SLOW_MODEL = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import worker.doctor.kafka, worker.doctor.model, worker.doctor.redis
+from worker.cli import main
+from worker.doctor.finding import fail, ok
+
+hangs = threading.Event()
+
+def download(*_):  # as huggingface_hub does it, in threads that the interpreter waits for
+    with ThreadPoolExecutor() as pool:
+        pool.submit(hangs.wait).result()
+
+async def well(settings):
+    yield {outcome}("elsewhere", "looked at")
+
+worker.doctor.model.load_configured = download
+worker.doctor.model._SECONDS = 0.1
+worker.doctor.kafka.check_kafka = worker.doctor.redis.check_redis = well
+sys.argv = ["kbert", "doctor"]
+main()
+"""
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("ok", 0), ("fail", 1)])
+def test_a_model_that_still_loads_is_a_warning_and_does_not_hold_the_process_up(
+    outcome: str, status: int
+) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("KBERT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", _DOCTOR_WITH_A_SLOW_MODEL.format(outcome=outcome)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "warn model crypto: is still loading or downloading after 0.1 s" in done.stdout
+    assert done.stdout.count("elsewhere: looked at") == 2
+    assert not done.stderr

@@ -45,6 +45,11 @@ def test_environment_over_dotenv_over_toml_over_defaults(
         ("KBERT_KAFKA__BOOTSTRAP_SERVERS", "::1:9092", "'::1:9092' is no host:port"),
         ("KBERT_KAFKA__BOOTSTRAP_SERVERS", "tcp://kafka:9092", "'tcp://kafka:9092' is no host:port"),
         ("KBERT_MODEL__PRECISION", "int3", "model.precision"),
+        ("KBERT_TOPICS__RAW", "signals.crypto", "topics.raw and topics.signals are both 'signals.crypto'"),
+        ("KBERT_TOPICS__RAW", "signals.traffic", "topics.raw and traffic.signals are both"),
+        ("KBERT_TRAFFIC__RAW", "dead-letter", "traffic.raw and topics.dead_letter are both"),
+        ("KBERT_TRAFFIC__SIGNALS", "signals.crypto", "topics.signals and traffic.signals are both"),
+        ("KBERT_TOPICS__DEAD_LETTER", "signals.traffic", "traffic.signals and topics.dead_letter are both"),
         ("KBERT_CONFIG", "/nowhere/kbert.toml", "KBERT_CONFIG"),
         ("KBERT_PIPELINES", "traffic", """as JSON, such as KBERT_PIPELINES='["crypto", "traffic"]'."""),
         ("KBERT_SERVE__ALLOWED_HOSTS", "a.example", "(KBERT_SERVE__ALLOWED_HOSTS) is a list"),
@@ -64,6 +69,11 @@ def test_a_mistake_names_the_setting(
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "TOML" not in str(refused.value)
+
+
+def test_both_pipelines_may_read_one_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KBERT_TRAFFIC__RAW", "raw.crypto")
+    assert load_settings().of("traffic").topics.raw == "raw.crypto"
 
 
 def test_variables_that_are_no_settings_of_ours_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,3 +137,11 @@ def test_a_dotenv_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes("KBERT_LOG__LEVEL=info # 로그".encode("cp949"))
     with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8"):
         load_settings()
+
+
+def test_the_traffic_pipeline_is_exact_unless_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "KBERT_TRAFFIC__MODEL__THREADS", "1"
+    )  # a section that is half set keeps its other defaults
+    assert load_settings(_env_file=None).of("traffic").model.precision == "fp32"
+    assert load_settings(_env_file=None).model.precision == "auto"

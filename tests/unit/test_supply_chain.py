@@ -4,10 +4,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.utils import canonicalize_name
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -56,6 +58,16 @@ def test_the_pins_of_both_environments_are_audited(
     assert "3 of 3 packages checked" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("silent", ["constraints.txt", "constraints-bots.txt"])
+def test_what_one_file_has_is_judged_where_the_other_gets_no_answer(
+    silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advisories = script("check_advisories")
+    vulnerable = {"name": "x", "version": "1", "vulns": [{"id": "PYSEC-1", "fix_versions": []}]}
+    monkeypatch.setattr(advisories, "audit", lambda pins: None if pins.name == silent else [vulnerable])
+    assert advisories.main() == 1
+
+
 def test_without_a_network_it_is_said_and_goes_on() -> None:
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:1")
     done = subprocess.run(
@@ -67,7 +79,22 @@ def test_without_a_network_it_is_said_and_goes_on() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "NOT CHECKED" in done.stderr
+    assert done.stderr.count("NOT CHECKED") == 2
+
+
+def pins(file: Path) -> dict[str, str]:
+    """Version by canonical name."""
+    lines = [line.split("==") for line in file.read_text("utf-8").splitlines()]
+    return {canonicalize_name(name): version for name, version in lines}
+
+
+def test_all_that_the_project_needs_is_pinned() -> None:
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text("utf-8"))
+    needed, _ = script("check_licences").closure(project["project"])
+    assert needed - set(pins(DEPLOY / "constraints.txt")) == {"pip"}  # which reads the file
+    (setuptools,) = project["build-system"]["requires"]  # torch needs it as well
+    for file in DEPLOY.glob("constraints*.txt"):
+        assert f"setuptools=={pins(file)['setuptools']}" == setuptools
 
 
 def test_licences_that_are_not_allowed_fail() -> None:

@@ -2,7 +2,7 @@
 
 redis-py's pool raises when it is empty instead of waiting, and a cancelled call leaves
 its reply unread on the connection, where the next call would take it for its own. So a
-semaphore of ours stands before the pool, and every call runs to its end, shielded.
+semaphore of ours stands before the pool, and every call that has its place runs to its end, shielded.
 """
 
 import asyncio
@@ -102,11 +102,12 @@ class RedisStore:
             url: ``redis://[user:password@]host:port/db``; ``rediss://`` for TLS.
             cluster: whether ``url`` is a node of a Redis Cluster.
             connections: calls in flight at the same time (per node of a cluster).
-            answer_timeout: seconds after which a silent server counts as gone.
+            answer_timeout: seconds after which a silent server counts as gone; `once` waits no longer for
+                a free connection and its answer together.
             client_options: user, password and TLS files, as `RedisSettings.client_options` gives them.
 
         Raises:
-            ConfigurationError: ``url`` is no Redis address.
+            ConfigurationError: ``url`` is no Redis address, or none of a cluster.
         """
         self.url = url
         self.cluster = cluster
@@ -124,8 +125,16 @@ class RedisStore:
                 self.client = RedisCluster.from_url(url, **options)
             else:
                 self.client = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-        except ValueError:
+                # Else an option that it lacks, as ?foo=bar, is a TypeError at the first call.
+                self.client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        except refusals.RedisClusterException as error:
+            raise ConfigurationError(
+                f"redis.url (KBERT_REDIS__URL) is no address of a cluster, which redis.cluster "
+                f"(KBERT_REDIS__CLUSTER) says it is: {error}."
+            ) from None
+        except (ValueError, TypeError, refusals.RedisError):
             raise _no_address() from None
+        self._answer_timeout = answer_timeout
         self._free = asyncio.Semaphore(connections)
         self._in_flight: set[asyncio.Task[list[Any]]] = set()
         self.waiting: Waiting | None = None
@@ -148,7 +157,12 @@ class RedisStore:
             ConnectionFailedError: Redis does not answer.
             ConfigurationError: Redis refuses us.
         """
-        answers, failures = await self._attempt(commands)
+        try:
+            # A silent server gives its places back one by one: the last of 20 requests waited 53 s.
+            async with asyncio.timeout(self._answer_timeout):
+                answers, failures = await self._attempt(commands)
+        except TimeoutError:
+            raise self._silent(f"no answer within {self._answer_timeout:g} s") from None
         for error in failures.values():
             self._raise_if_lasting(error)
             if isinstance(error, _ANSWERS):
@@ -156,10 +170,7 @@ class RedisStore:
                     f"Redis at {self.address} answers, but refuses for now: see to its memory, disk and role "
                     f"({_text(error)})."
                 ) from error
-            raise ConnectionFailedError(
-                f"Redis at {self.address} does not answer: start it, or correct redis.url "
-                f"(KBERT_REDIS__URL) ({_text(error)})."
-            ) from error
+            raise self._silent(_text(error)) from error
         return answers
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
@@ -201,6 +212,12 @@ class RedisStore:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def _silent(self, why: str) -> ConnectionFailedError:
+        return ConnectionFailedError(
+            f"Redis at {self.address} does not answer: start it, or correct redis.url "
+            f"(KBERT_REDIS__URL) ({why})."
+        )
+
     def _raise_if_lasting(self, error: Exception) -> None:
         if (refused := refused_handshake(error, "redis", self.address)) is not None:
             raise ConfigurationError(f"Redis at {self.address} cannot be trusted: {refused}") from error
@@ -208,14 +225,15 @@ class RedisStore:
             raise ConfigurationError(
                 f"Redis at {self.address} is a cluster: set redis.cluster (KBERT_REDIS__CLUSTER) to true."
             ) from error
+        if (refusal := _refusal(error)) is not None:
+            raise ConfigurationError(
+                f"Redis at {self.address} refuses us: correct user and password (redis.username and "
+                f"redis.password, or those in redis.url), or its ACL ({_text(refusal)})."
+            ) from error
+        # After the refusals: redis-py words a CLUSTER SLOTS that an ACL refuses in the same way.
         if isinstance(error, refusals.RedisClusterException) and "mode is not enabled" in str(error):
             raise ConfigurationError(
                 f"Redis at {self.address} is no cluster: set redis.cluster (KBERT_REDIS__CLUSTER) to false."
-            ) from error
-        if _is_refusal(error):
-            raise ConfigurationError(
-                f"Redis at {self.address} refuses us: correct user and password (redis.username and "
-                f"redis.password, or those in redis.url), or its ACL ({_text(error)})."
             ) from error
 
     async def _attempt(self, commands: Sequence[Command]) -> tuple[list[Any], dict[int, Exception]]:
@@ -224,6 +242,7 @@ class RedisStore:
         Raises:
             redis.exceptions.ResponseError: a command is wrong, which is a bug.
         """
+        await self._free.acquire()  # not in the task: who gives up waiting leaves nothing to run
         task = asyncio.ensure_future(self._pipeline(commands))
         self._in_flight.add(task)
         task.add_done_callback(self._done)
@@ -241,19 +260,18 @@ class RedisStore:
         return answers, failures
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        async with self._free:
-            answers = await self._send(commands)
-            unknown = [n for n, answer in enumerate(answers) if isinstance(answer, refusals.NoScriptError)]
-            if unknown:  # the server was restarted, or never saw the script
-                for digest in {str(commands[n][1]) for n in unknown}:
-                    await self.client.script_load(_scripts[digest].source)
-                again = await self._send([commands[n] for n in unknown])
-                for n, answer in zip(unknown, again, strict=True):
-                    answers[n] = answer
-            if isinstance(self.client, Redis) and any(isinstance(a, refusals.ReadOnlyError) for a in answers):
-                # Its address may name the new primary by now, but a connection stays with the old one.
-                await self.client.connection_pool.disconnect(inuse_connections=False)
-            return answers
+        answers = await self._send(commands)
+        unknown = [n for n, answer in enumerate(answers) if isinstance(answer, refusals.NoScriptError)]
+        if unknown:  # the server was restarted, or never saw the script
+            for digest in {str(commands[n][1]) for n in unknown}:
+                await self.client.script_load(_scripts[digest].source)
+            again = await self._send([commands[n] for n in unknown])
+            for n, answer in zip(unknown, again, strict=True):
+                answers[n] = answer
+        if isinstance(self.client, Redis) and any(isinstance(a, refusals.ReadOnlyError) for a in answers):
+            # Its address may name the new primary by now, but a connection stays with the old one.
+            await self.client.connection_pool.disconnect(inuse_connections=False)
+        return answers
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self.client.pipeline(transaction=False)
@@ -262,6 +280,7 @@ class RedisStore:
         return await pipeline.execute(raise_on_error=False)
 
     def _done(self, task: "asyncio.Task[list[Any]]") -> None:
+        self._free.release()
         self._in_flight.discard(task)
         if not task.cancelled():
             task.exception()  # its caller may be cancelled and gone; read, so that asyncio does not complain
@@ -291,13 +310,17 @@ def address(url: str) -> str:
     """Host and port (or socket path) of a Redis URL, without user and password.
 
     Raises:
-        ConfigurationError: its port is no number.
+        ConfigurationError: its scheme is not one of Redis, it has no host, or its port is no number.
     """
     try:
         parts = urlsplit(url)
         port = parts.port or 6379
     except ValueError:
         raise _no_address() from None
+    # To redis-py, redis:6379 is a scheme without a host, which it takes for localhost.
+    whole = parts.path if parts.scheme == "unix" else parts.scheme in ("redis", "rediss") and parts.hostname
+    if not whole:
+        raise _no_address()
     return f"{parts.hostname}:{port}" if parts.hostname else parts.path
 
 
@@ -312,17 +335,17 @@ def _no_address() -> ConfigurationError:
 def _is_expected(error: Exception) -> bool:
     """Whether it passes, or `_raise_if_lasting` has a sentence for it."""
     passes = isinstance(error, _PASSING) or str(error).startswith(_PASSING_CODES)
-    return passes or isinstance(error, refusals.MovedError) or _is_refusal(error)
+    return passes or isinstance(error, refusals.MovedError) or _refusal(error) is not None
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether user, password or ACL are wrong."""
-    return (
-        isinstance(error, _LASTING)
-        or isinstance(error.__cause__, _LASTING)  # the cluster client wraps what its nodes answer
-        or str(error).startswith("ACL failure in script")
-    )
+def _refusal(error: BaseException | None) -> BaseException | None:
+    """What says that user, password or ACL are wrong: the error, or what it stands for."""
+    if error is None or isinstance(error, _LASTING) or str(error).startswith("ACL failure in script"):
+        return error
+    # The cluster client wraps what its nodes answer, a refused CLUSTER SLOTS twice and once without `from`.
+    wraps = isinstance(error, refusals.RedisClusterException)
+    return _refusal(error.__cause__ or (error.__context__ if wraps else None))
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     return str(error) or type(error).__name__

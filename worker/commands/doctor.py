@@ -19,7 +19,8 @@ async def run_doctor(settings: Settings, *, as_json: bool) -> bool:
     """Print every finding as it comes, or all as JSON; whether none is a failure."""
     console = Console(highlight=False, soft_wrap=True)
     findings: list[Finding] = []
-    async for finding in examine(settings):
+    passed = asyncio.Event()
+    async for finding in examine(settings, passed):
         findings.append(finding)
         if not as_json:
             style = _STYLES[finding.outcome]
@@ -28,24 +29,31 @@ async def run_doctor(settings: Settings, *, as_json: bool) -> bool:
             console.print(f"{finding.check}: {finding.said.removesuffix('.')}{mend}", markup=False)
     if as_json:
         print(orjson.dumps([asdict(finding) for finding in findings], option=orjson.OPT_INDENT_2).decode())
-    return all(finding.outcome != "fail" for finding in findings)
+    if all(finding.outcome != "fail" for finding in findings):
+        passed.set()
+    return passed.is_set()
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Every finding, one room after the other; one that takes a minute is a failure of its own."""
+async def examine(settings: Settings, passed: asyncio.Event | None = None) -> AsyncIterator[Finding]:
+    """Every finding, one room after the other; one that takes a minute is a finding of its own.
+
+    Args:
+        passed: what `check_model` takes, where the process ends afterwards.
+    """
     from worker.doctor.kafka import check_kafka
     from worker.doctor.machine import check_machine
     from worker.doctor.model import check_model
     from worker.doctor.redis import check_redis
 
+    passed = passed or asyncio.Event()
     rooms = [
-        ("machine", _async(check_machine(settings))),
-        *((f"model {name}", check_model(settings, name)) for name in settings.pipelines),
-        ("kafka", check_kafka(settings)),
-        ("redis", check_redis(settings)),
+        _in_time("machine", _async(check_machine(settings))),
+        *(check_model(settings, name, passed) for name in settings.pipelines),  # has its own time
+        _in_time("kafka", check_kafka(settings)),
+        _in_time("redis", check_redis(settings)),
     ]
-    for name, findings in rooms:
-        async for finding in _in_time(name, findings):
+    for findings in rooms:
+        async for finding in findings:
             yield finding
 
 
