@@ -1,6 +1,8 @@
 """Months, sums and the index that is made of them."""
 
 import csv
+import gzip
+import json
 import math
 from pathlib import Path
 from statistics import mean, stdev
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 from tests.fake_traffic import signal
 from worker.commands.narrative import narrative_app
 from worker.errors import ConfigurationError, KbertError
+from worker.narrative.build import build_from_signals
 from worker.narrative.export import check_output, write
 from worker.narrative.index import NoArticlesError, monthly_index, wilson
 from worker.narrative.months import parse_month
@@ -125,6 +128,18 @@ def test_weights_move_share_and_interval_but_not_the_counts() -> None:
     assert without.share == 0.0
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 2.0, 1e200, 1e300])
+def test_the_unit_of_the_weights_plays_no_role(scale: float) -> None:
+    """The square of 1e-200 is 0: dividing by it ended the command with a traceback."""
+    sums = {"2020-01": {"a": Sums(10, 10, 10_000), "b": Sums(30, 0, 0)}}
+    (weighted,) = monthly_index(sums, weights={"a": 3.0, "b": 1.0})
+    (scaled,) = monthly_index(sums, weights={"a": 3 * scale, "b": scale})
+    figures = (weighted.share, weighted.share_low, weighted.share_high, weighted.mean_probability)
+    assert (scaled.share, scaled.share_low, scaled.share_high, scaled.mean_probability) == pytest.approx(
+        figures
+    )
+
+
 def test_standardised_uses_the_past_only() -> None:
     shares = [3, 5, 4, 6, 2, 7, 5, 4, 3, 6, 5, 4, 8, 1]
     sums = {f"20{10 + n // 12}-{n % 12 + 1:02d}": {"a": Sums(10, s, 0)} for n, s in enumerate(shares)}
@@ -158,6 +173,36 @@ def test_csv_and_parquet_hold_the_same(tmp_path: Path) -> None:
         assert math.isclose(row["share_high"] or 0.0, float(line["share_high"] or 0.0))
     with pytest.raises(ConfigurationError, match=r"\.csv nor in \.parquet"):
         check_output(tmp_path / "index.xlsx")
+
+
+def _signals(path: Path) -> Path:
+    lines = (json.dumps(signal(n, f"2020-0{n}-10T00:00:00Z")) for n in range(1, 4))
+    path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    return path
+
+
+@pytest.mark.parametrize(("options", "asked"), [([], False), (["--standardise"], True)])
+def test_the_columns_depend_on_the_option_and_not_on_the_values(
+    tmp_path: Path, options: list[str], asked: bool
+) -> None:
+    """With fewer than thirteen months the key was missing, which the API always answers."""
+    out = tmp_path / "index.csv"
+    arguments = ["build", "--signals", "--input", str(_signals(tmp_path / "signals.jsonl.gz"))]
+    outcome = CliRunner().invoke(narrative_app, [*arguments, *options, "--json", "--out", str(out)])
+    assert outcome.exit_code == 0, outcome.output
+    rows = json.loads(outcome.stdout)
+    assert [row.get("standardised", "missing") for row in rows] == [None if asked else "missing"] * 3
+    assert ("standardised" in out.read_text(encoding="utf-8").splitlines()[0]) is asked
+
+
+def test_a_damaged_gzip_file_is_one_sentence(tmp_path: Path) -> None:
+    """zlib's own error is no OSError, and came through as a traceback."""
+    file = _signals(tmp_path / "signals.jsonl.gz")
+    whole = bytearray(file.read_bytes())
+    whole[10] = 0xFF  # the first byte behind the header: a kind of block that there is not
+    file.write_bytes(whole)
+    with pytest.raises(KbertError, match=r"signals\.jsonl\.gz cannot be read: .*invalid block type"):
+        build_from_signals([file], max_future=60)
 
 
 def test_a_folder_that_is_not_there_is_refused_before_the_work(tmp_path: Path) -> None:

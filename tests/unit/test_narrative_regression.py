@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,37 @@ def test_refusals_are_one_sentence_that_names_what() -> None:
     taken = {name: series(_simulated()[2]) for name in ("trend", "month_02")}
     _refusal("trend is there twice", others=taken, trend=True)
     _refusal("month_02 is there twice", others=taken, month_dummies=True)
+    _refusal("index is there twice", others={"index": taken["trend"]}, lags=[1])
+
+
+@pytest.mark.parametrize(
+    ("dependent", "options"),
+    [
+        ("index", {}),
+        ("index", {"lags": [1]}),
+        ("index(t-1)", {"lags": [1]}),
+        ("const", {}),
+        ("trend", {"trend": True}),
+        ("month_02", {"month_dummies": True}),
+    ],
+)
+def test_a_dependent_named_as_a_regressor_is_refused(dependent: str, options: dict[str, object]) -> None:
+    """A column index_share of --y was a KeyError, and its series was not checked for being constant."""
+    _refusal(
+        rf"{re.escape(dependent)} is there twice: rename the column of --y", dependent=dependent, **options
+    )
+    y, index, _ = _simulated()
+    assert regress(series(y), series(index), dependent="trend").dependent == "trend", "no trend, no clash"
+
+
+def test_an_index_that_moves_only_before_the_sample_is_refused() -> None:
+    """The Dickey-Fuller test of the constant rest was a ValueError."""
+    _refusal(
+        "index is constant from 2015-02",
+        y=lambda y: series(y[1:], start=2015 * 12 + 1),
+        index=lambda i: series(np.array([1.0, *[3.0] * 119])),
+        lags=[1],
+    )
 
 
 def _without(values: dict[str, float], month: str) -> dict[str, float]:
@@ -227,6 +259,9 @@ def test_files_are_read_or_refused_with_the_line(tmp_path: Path) -> None:
         ('month,a\n2015-01,"1,15"\n', ":2 has '1,15'"),
         ('month,a\n2015-01,"1\n', "cannot be read"),
         ("year,a\n2015,1\n", "no column month"),
+        ("month,a,b,a\n2015-01,1,2,3\n", "names the column 'a' twice"),
+        ("month,a,month\n2015-01,1,2015-02\n", "names the column 'month' twice"),
+        ("month,a\n2015-01,1_15\n", ":2 has '1_15'"),
     ):
         file.write_text(content, encoding="utf-8")
         with pytest.raises((SeriesError, ConfigurationError), match=message):
@@ -240,6 +275,26 @@ def test_files_are_read_or_refused_with_the_line(tmp_path: Path) -> None:
         common_months(
             {"a": {"2015-01": 1.0, "2015-03": 1.0}, "b": dict.fromkeys(("2015-01", "2015-03"), 1.0)}
         )
+
+
+def test_only_the_column_that_is_asked_for_has_to_have_a_name_of_its_own(tmp_path: Path) -> None:
+    """A spreadsheet writes empty columns behind the last one, all without a name."""
+    file = tmp_path / "y.csv"
+    file.write_text("month,a,,\n2015-01,1,,\n")
+    assert read_series(file, "a") == {"a": {"2015-01": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--lags", "--lags ² is no list of months"), ("--maxlags", "--maxlags ² is neither auto nor a number")],
+)
+def test_a_raised_digit_is_no_number(tmp_path: Path, option: str, message: str) -> None:
+    file = tmp_path / "y.csv"
+    file.write_text("month,a,share\n2015-01,1,2\n")
+    arguments = ["regress", "--y", str(file), "--column", "a", "--index", str(file), option, "²"]
+    outcome = CliRunner().invoke(narrative_app, arguments)
+    assert isinstance(outcome.exception, ConfigurationError)
+    assert message in str(outcome.exception)
 
 
 def test_an_index_with_an_empty_count_names_the_month(tmp_path: Path) -> None:

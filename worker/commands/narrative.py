@@ -51,7 +51,7 @@ def index(
     settings = _settings()
     _check_outputs(out, chart)
     rows = _rows(counted(settings), settings, first, last, standardise=standardise, weight=weight)
-    _give(rows, out, chart, as_json)
+    _give(rows, out, chart, as_json, standardised=standardise)
 
 
 @narrative_app.command("build")
@@ -91,7 +91,7 @@ def build(
             model or own.ref,
             head_set="traffic",
             revision=own.revision,
-            precision="fp32" if own.precision == "auto" else own.precision,
+            precision=own.precision,
             device=own.device,
             threads=own.threads,
             offline=own.offline,
@@ -112,7 +112,7 @@ def build(
             file=sys.stderr,
         )
     rows = _rows(built.accumulator.sums(), settings, first, last, standardise=standardise, weight=weight)
-    _give(rows, out, chart, as_json)
+    _give(rows, out, chart, as_json, standardised=standardise)
 
 
 @narrative_app.command("regress")
@@ -245,13 +245,15 @@ def _weight(item: str) -> tuple[str, float]:
     return source, number
 
 
-def _give(rows: list[IndexRow], out: Path | None, chart: Path | None, as_json: bool) -> None:
+def _give(
+    rows: list[IndexRow], out: Path | None, chart: Path | None, as_json: bool, *, standardised: bool
+) -> None:
     if as_json:
-        print(orjson.dumps(records(rows), option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps(records(rows, standardised=standardised), option=orjson.OPT_INDENT_2).decode())
     else:
-        Console().print(table(rows))
+        Console().print(table(rows, standardised=standardised))
     if out is not None:
-        write(rows, out)
+        write(rows, out, standardised=standardised)
         print(out, file=sys.stderr)
     if chart is not None:
         from worker.narrative.chart import index_chart
@@ -264,7 +266,7 @@ def _numbers(text: str, option: str) -> list[int]:
     result: list[int] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        if not first.isdecimal() or (last and not last.isdecimal()):
             raise ConfigurationError(f"{option} {text} is no list of months such as 0,1,2 or 0-3.")
         result += range(int(first), int(last or first) + 1)
     return result
@@ -273,6 +275,6 @@ def _numbers(text: str, option: str) -> list[int]:
 def _maxlags(text: str) -> int | None:
     if text == "auto":
         return None
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ConfigurationError(f"--maxlags {text} is neither auto nor a number of months.")
     return int(text)

@@ -1,6 +1,7 @@
 """The index from a file of articles, without Kafka and Redis."""
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -152,7 +153,7 @@ def _lines(paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
                 for number, line in enumerate(file, 1):
                     if stripped := line.rstrip(b"\r\n"):
                         yield f"{path.name}:{number}", stripped
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise KbertError(f"{path} cannot be read: {error}.") from error
 
 

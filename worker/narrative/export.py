@@ -15,16 +15,14 @@ COLUMNS: Final = tuple(field.name for field in fields(IndexRow))
 SUFFIXES: Final = (".csv", ".parquet")
 
 
-def columns(rows: Sequence[IndexRow]) -> list[str]:
-    """``standardised`` only where a month has it."""
-    if any(row.standardised is not None for row in rows):
-        return list(COLUMNS)
-    return [column for column in COLUMNS if column != "standardised"]
+def columns(*, standardised: bool) -> list[str]:
+    """``standardised`` only where it was asked for, whether or not a month has it."""
+    return [column for column in COLUMNS if standardised or column != "standardised"]
 
 
-def records(rows: Sequence[IndexRow]) -> list[dict[str, Any]]:
+def records(rows: Sequence[IndexRow], *, standardised: bool = True) -> list[dict[str, Any]]:
     """The rows as plain dicts."""
-    kept = columns(rows)
+    kept = columns(standardised=standardised)
     return [{column: asdict(row)[column] for column in kept} for row in rows]
 
 
@@ -48,7 +46,7 @@ def check_output(path: Path) -> None:
             ) from error
 
 
-def write(rows: Sequence[IndexRow], path: Path) -> None:
+def write(rows: Sequence[IndexRow], path: Path, *, standardised: bool = True) -> None:
     """Write the rows, in the format that the suffix names.
 
     Raises:
@@ -56,30 +54,28 @@ def write(rows: Sequence[IndexRow], path: Path) -> None:
     """
     check_output(path)
     try:
-        _write(rows, path)
+        _write(records(rows, standardised=standardised), columns(standardised=standardised), path)
     except OSError as error:
         raise KbertError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def _write(rows: Sequence[IndexRow], path: Path) -> None:
-    plain = records(rows)
+def _write(plain: list[dict[str, Any]], names: Sequence[str], path: Path) -> None:
     if path.suffix == ".parquet":
         import pyarrow as arrow
         from pyarrow import parquet
 
         kinds = {"month": arrow.string(), "articles": arrow.int64(), "negatives": arrow.int64()}
-        schema = arrow.schema([(name, kinds.get(name, arrow.float64())) for name in columns(rows)])
+        schema = arrow.schema([(name, kinds.get(name, arrow.float64())) for name in names])
         parquet.write_table(arrow.Table.from_pylist(plain, schema), path)
         return
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns(rows))
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(plain)
 
 
-def table(rows: Sequence[IndexRow]) -> Table:
+def table(rows: Sequence[IndexRow], *, standardised: bool = True) -> Table:
     """The rows for a terminal."""
-    standardised = "standardised" in columns(rows)
     result = Table(title="monthly narrative index (Asia/Seoul)", title_justify="left", box=None)
     for name in ("month", "articles", "negative", "share", "95 % interval", "mean probability"):
         result.add_column(name, justify="left" if name == "month" else "right")

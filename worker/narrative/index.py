@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import frexp, ldexp, sqrt
 from statistics import mean, stdev
 from typing import Final
 
@@ -77,8 +77,10 @@ def monthly_index(
 
 def _row(month: str, sources: Mapping[str, Sums], weights: Mapping[str, float]) -> IndexRow:
     total = sum(sources.values(), Sums())
+    # By a power of two, which rounds nothing: the square of a weight of 1e-200 is 0, of 1e200 infinite.
+    _, exponent = frexp(max((weights.get(source, 1.0) for source in sources), default=0.0))
     # Sorted: a sum of floats depends on its order, and a file's order of sources is not Redis's.
-    weighted = [(weights.get(source, 1.0), sources[source]) for source in sorted(sources)]
+    weighted = [(ldexp(weights.get(source, 1.0), -exponent), sources[source]) for source in sorted(sources)]
     mass = sum(weight * one.articles for weight, one in weighted)
     if not mass:
         return IndexRow(month, total.articles, total.negatives, None, None, None, None)

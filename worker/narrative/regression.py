@@ -144,7 +144,7 @@ def regress(
         trend: a linear trend, one a month.
 
     Raises:
-        SeriesError: the series do not fit together, are too short, constant or collinear.
+        SeriesError: the series do not fit together, are too short, constant, collinear or named alike.
         ConfigurationError: ``lags`` or ``maxlags`` cannot be.
     """
     terms = {_term_name(index_name, lag): shifted(index, lag) for lag in _checked_lags(lags)}
@@ -152,14 +152,18 @@ def regress(
     added = ["trend"] if trend else []
     if month_dummies:
         added += _MONTH_DUMMIES.values()
+    if dependent in (index_name, *terms, CONSTANT, *added):
+        raise SeriesError(f"The name {dependent} is there twice: rename the column of --y.")
     for name, series in (others or {}).items():
-        if name in (*terms, dependent, CONSTANT, *added):
+        if name in (index_name, *terms, dependent, CONSTANT, *added):
             raise SeriesError(f"The name {name} is there twice: rename the column of --x.")
         terms[name] = series
     months = common_months({dependent: y, **terms})
     observed = np.array([y[month] for month in months])
     columns = {name: np.array([series[month] for month in months]) for name, series in terms.items()}
-    for name, values in {dependent: observed, **columns}.items():
+    common = _common(index, months, columns)
+    # The index unshifted too: with --lags 1 one that moved before the sample only was one month's dummy.
+    for name, values in {dependent: observed, index_name: common, **columns}.items():
         if np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())):
             raise SeriesError(f"The series {name} is constant from {months[0]} to {months[-1]}.")
     if trend:
@@ -177,7 +181,7 @@ def regress(
         raise ConfigurationError(f"--maxlags {maxlags} is not between 0 and {len(months) - 1}.")
     result = fit(observed, design, maxlags)
     plain = _plain(observed, design)
-    unit_roots = {dependent: _unit_root(observed), index_name: _unit_root(_common(index, months, columns))}
+    unit_roots = {dependent: _unit_root(observed), index_name: _unit_root(common)}
     diagnostics = Diagnostics(
         *_residual_tests(plain), unit_roots=unit_roots, variance_inflation=_vif(design, names)
     )

@@ -48,6 +48,9 @@ def read_series(path: Path, column: str | None = None) -> dict[str, Series]:
         if column not in values:
             raise SeriesError(f"{path} has no column {column}: it has {', '.join(values) or 'no other'}.")
         values = [column]
+    for value in (time, *values):
+        if names.count(value) > 1:
+            raise SeriesError(f"{path} names the column {value!r} twice: rename one of the two.")
     result: dict[str, Series] = {value: {} for value in values}
     seen: set[str] = set()
     for line, row in rows:
@@ -146,6 +149,6 @@ def _number(cell: str, path: Path, line: int, column: str) -> float:
         value = float(cell.replace(",", "") if _THOUSANDS.fullmatch(cell) else cell)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if "_" in cell or not math.isfinite(value):  # float("1_15") is 115
         raise SeriesError(f"{path}:{line} has {cell!r} in the column {column}, which is no number.")
     return value
