@@ -10,6 +10,7 @@ from worker.training import ablation
 from worker.training.ablation import AblationConfig, ablate, table
 from worker.training.crypto import CryptoTrainConfig
 from worker.training.datasets import load_all
+from worker.training.provenance import StateMismatchError
 
 REGISTERS = {"chat_board", "chat_community", "chat_gallery", "chat_live", "news", "news_wire"}
 
@@ -63,3 +64,24 @@ def test_every_register_is_judged_by_a_run_that_never_saw_it_and_no_run_is_made_
     again = len(runs)
     assert ablate(config, console) == found
     assert len(runs) == again
+
+
+def test_scores_of_another_encoder_are_not_taken_for_ones_own(
+    config: AblationConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(asked: CryptoTrainConfig, _: Console) -> dict[str, dict[str, float]]:
+        asked.out.mkdir()
+        return {name: {"senti": 0.6, "act": 0.7, "emo": 0.5} for name in asked.leave_out}
+
+    def told(registers: tuple[str, str], _: object) -> dict[str, dict[str, float]]:
+        return {name: {"senti": 0.5, "act": 0.6} for name in registers}
+
+    monkeypatch.setattr(ablation, "scores_by_register", run)
+    monkeypatch.setattr(ablation, "_baseline", told)
+    console = Console(file=io.StringIO())
+    ablate(config, console)
+    (config.base / "model.safetensors").write_bytes(b"others")
+    config.init.mkdir()
+    (config.init / "public.pt").write_bytes(b"others")
+    with pytest.raises(StateMismatchError, match=r"\(base, init\)"):
+        ablate(config, console)

@@ -1,7 +1,11 @@
+from itertools import compress
+
 import numpy as np
 
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS
-from worker.training.compare import compare
+from tests.unit.training_toys import toy_rows
+from worker.training.compare import MEASURES, compare
+from worker.training.evaluate import report
 from worker.training.predictions import Predictions, Truth
 
 TEXTS = 240
@@ -28,6 +32,18 @@ def right_in(truth: Truth, share: float, seed: int) -> Predictions:
         np.where(knows[:, None], truth.emotions, guess.emotions),
         np.where(knows[:, None], truth.scores, guess.scores),
     )
+
+
+def test_an_emotion_that_neither_text_nor_model_has_counts_in_no_mean() -> None:
+    truth = labels(1)
+    truth.emotions[:, 0] = False
+    right = right_in(truth, 1.0, 2)
+    assert MEASURES["emotions macro-F1"](truth, right) == 1.0
+    rows = [
+        one.model_copy(update={"emotions": tuple(compress(EMOTIONS, named))})
+        for one, named in zip(toy_rows(TEXTS), truth.emotions, strict=True)
+    ]
+    assert report("right", "all", rows, right).emotions_macro_f1 == 1.0
 
 
 def test_a_better_model_is_told_from_chance() -> None:

@@ -1,5 +1,6 @@
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,11 @@ import pytest
 
 from schemas.labels import EMOTIONS, SENTIMENTS
 from tests.unit.training_toys import toy_rows, write_jsonl
-from worker.training.datasets import PACKAGED, DatasetError, load_all, load_labelled
+from worker.training.articles import load_articles
+from worker.training.baseline import TfidfBaseline
+from worker.training.datasets import PACKAGED, DatasetError, LabelledText, load_all, load_labelled
+from worker.training.public import PublicDataError, public_rows
+from worker.training.unlabelled import load_texts
 
 
 def test_the_packaged_texts_follow_the_guide() -> None:
@@ -73,6 +78,8 @@ def test_a_row_without_register_belongs_to_its_file(tmp_path: Path) -> None:
         ({"certainty": 1.2}, "certainty"),
         ({"emotions": ["joy"]}, "emotions"),
         ({"text": ""}, "text"),
+        ({"text": " \n"}, "text"),
+        ({"text": "\ud83d 간다"}, "text"),
     ],
 )
 def test_a_wrong_label_names_file_line_and_field(tmp_path: Path, change: dict[str, Any], field: str) -> None:
@@ -103,3 +110,44 @@ def test_a_text_in_two_files_counts_once(tmp_path: Path) -> None:
     rows = toy_rows(3)
     one, two = write_jsonl(rows, tmp_path / "1.jsonl"), write_jsonl(rows[1:], tmp_path / "2.jsonl")
     assert load_all([one, two]) == rows
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "labelled": load_labelled,
+    "articles": lambda path: load_articles([path]),
+    "unlabelled": lambda path: list(load_texts([path])),
+    "public": lambda path: list(public_rows(path.parent, path.name.removesuffix(".jsonl.gz"))),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("damage", ["middle", "end", "header"])
+def test_a_damaged_archive_is_one_sentence(tmp_path: Path, reader: str, damage: str) -> None:
+    lines = "".join(f"{json.dumps(row.model_dump(mode='json'))}\n" for row in toy_rows(300))
+    raw = bytearray(gzip.compress(lines.encode()))
+    if damage == "middle":
+        raw[20:80] = bytes(60)
+    else:
+        raw = raw[: len(raw) // 2] if damage == "end" else bytearray(b"plain")
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(raw)
+    with pytest.raises((DatasetError, PublicDataError), match=r"a\.jsonl\.gz: cannot be read"):
+        READERS[reader](path)
+
+
+def test_public_rows_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress('{"text": "하나"}\n'.encode("utf-8-sig")))
+    assert list(public_rows(tmp_path, "a")) == [{"text": "하나"}]
+
+
+def test_a_quote_left_open_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "open.csv"
+    path.write_text('text,source\n"비트 가자,chat\n' + "이더 간다,chat\n" * 12_000, encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"open\.csv:\d+: not CSV, perhaps for a quote left open"):
+        load_labelled(path)
+
+
+@pytest.mark.parametrize("rows", [toy_rows(1), toy_rows(30)[::3]], ids=["one", "of one class"])
+def test_the_baseline_says_what_it_lacks(rows: list[LabelledText]) -> None:
+    with pytest.raises(DatasetError, match=f"TF-IDF cannot learn from {len(rows)} texts"):
+        TfidfBaseline(rows)

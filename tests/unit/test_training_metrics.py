@@ -3,13 +3,14 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, mean_absolute_error, precision_recall_fscore_support
 
-from worker.training.calibration import fit_temperature, fit_thresholds
+from worker.training.calibration import THRESHOLDS, fit_temperature, fit_thresholds
 from worker.training.metrics import (
     bootstrap,
     calibration_error,
     confusion,
     macro_f1,
     multilabel_f1,
+    multilabel_macro_f1,
     precision_recall_f1,
     rank_correlation,
 )
@@ -65,3 +66,33 @@ def test_thresholds_part_the_labels() -> None:
     truth = RNG.random((500, 7)) < 0.3
     probabilities = np.where(truth, 0.45, 0.2) + RNG.normal(0, 0.02, (500, 7))
     assert all(0.25 < t < 0.42 for t in fit_thresholds(probabilities, truth))
+
+
+def test_an_emotion_that_nobody_names_is_left_out_of_the_mean() -> None:
+    truth, said = RNG.random((50, 3)) < 0.3, RNG.random((50, 3)) < 0.3
+    absent = np.zeros((50, 2), bool)
+    wide = multilabel_macro_f1(np.hstack([truth, absent]), np.hstack([said, absent]))
+    assert wide == pytest.approx(multilabel_f1(truth, said).mean())
+    assert multilabel_macro_f1(absent, absent) == 0.0
+    assert multilabel_macro_f1(absent, ~absent) == 0.0
+
+
+def test_a_threshold_is_the_middle_of_a_plateau_and_a_half_where_nothing_is_known() -> None:
+    truth = np.zeros((400, 2), bool)
+    truth[:40, 1] = True
+    probabilities = np.full((400, 2), 0.05)
+    probabilities[:40, 1] = 0.95
+    unknown, apart = fit_thresholds(probabilities, truth)
+    assert unknown == 0.5
+    assert apart == pytest.approx(0.45, abs=0.02)
+
+
+def test_a_threshold_that_is_best_alone_stays() -> None:
+    truth = RNG.random((300, 5)) < 0.2
+    probabilities = np.clip(RNG.normal(0.3, 0.15, truth.shape) + 0.2 * truth, 0, 1)
+    curves = np.stack([multilabel_f1(truth, probabilities >= t) for t in THRESHOLDS])
+    padded = np.pad(curves, ((2, 2), (0, 0)), mode="edge")
+    smooth = np.mean([padded[i : i + len(curves)] for i in range(5)], axis=0)
+    assert all((np.isclose(smooth, smooth.max(0))).sum(0) == 1), "each has one best"
+    expected = [round(float(THRESHOLDS[i]), 2) for i in smooth.argmax(0)]
+    assert fit_thresholds(probabilities, truth) == expected

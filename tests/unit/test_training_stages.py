@@ -1,6 +1,7 @@
 """What the crypto recipe takes besides labels: unlabelled texts, an earlier run, teachers, other encoders."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from tests.unit.training_toys import row, toy_rows, write_base, write_jsonl
+from tests.unit.training_toys import FILLERS, row, toy_rows, write_base, write_jsonl
 from worker.errors import ConfigurationError
 from worker.inference.checkpoint import load_checkpoint, resolve
 from worker.inference.load import load_model
@@ -182,6 +184,64 @@ def test_unlabelled_texts_come_from_lines_and_from_jsonl(tmp_path: Path) -> None
     lines = tmp_path / "b.txt"
     lines.write_text("둘\n\n셋\n", encoding="utf-8")
     assert list(load_texts([jsonl, lines])) == ["하나", "둘", "셋"]
-    jsonl.write_text('{"body": 1}\n', encoding="utf-8")
-    with pytest.raises(DatasetError, match=r"a\.jsonl:1"):
+    jsonl.write_text('{"text": "하나"}\n', encoding="utf-8-sig")
+    lines.write_text("둘\n", encoding="utf-8-sig")
+    assert list(load_texts([jsonl, lines])) == ["하나", "둘"]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"body": 1}', '{"text": 5}', '{"text": null}', r'{"text": "\ud83d 간다"}', "[]"]
+)
+def test_a_line_without_a_text_is_named(tmp_path: Path, line: str) -> None:
+    jsonl = tmp_path / "a.jsonl"
+    jsonl.write_text(f'{{"text": "하나"}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"a\.jsonl:2"):
         list(load_texts([jsonl]))
+
+
+def test_masked_language_modelling_reads_no_further_than_the_positions_go(base: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text(f"{' '.join(FILLERS * 8)}\n" * 8, encoding="utf-8")
+    settings = replace(config(base, tmp_path), mlm=(long,))
+    assert train(settings).is_dir()
+
+
+def test_taking_over_a_finished_model_names_its_run(base: Path, tmp_path: Path) -> None:
+    start = config(base, tmp_path)
+    run, model = tmp_path / "earlier", tmp_path / "earlier" / "model"
+    model.mkdir(parents=True)
+    for folder in (run, model):
+        shutil.copy(base / "tokenizer.json", folder)
+    with pytest.raises(ConfigurationError, match=r"--init takes the output of a run with --public or --mlm$"):
+        train(replace(start, init=model))
+    (run / "public.pt").touch()
+    with pytest.raises(ConfigurationError, match=rf"or --mlm: name {run}$"):
+        train(replace(start, init=model))
+
+
+def test_texts_of_one_class_are_refused_before_any_stage(base: Path, tmp_path: Path) -> None:
+    start = config(base, tmp_path)
+    spliced = replace(start, rounds=(replace(start.rounds[0], splices=50),), public=tmp_path / "absent")
+    with pytest.raises(ConfigurationError, match="lack weak_pos, weak_neg, hold, sell, info_only: --data"):
+        train(spliced)
+
+
+def test_an_encoder_without_weights_is_refused(base: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(base / name, bare)
+    with pytest.raises(ConfigurationError, match="bare holds no weights"):
+        train(config(bare, tmp_path))
+
+
+def test_other_weights_behind_the_same_path_are_another_run(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base")
+    done = config(base, tmp_path)
+    train(done)
+    weights = load_file(base / "model.safetensors")
+    save_file(
+        {name: value + 1 for name, value in weights.items()}, base / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(StateMismatchError, match=r"\(base\)"):
+        train(done)

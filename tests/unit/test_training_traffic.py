@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fake_model import FakeModel
 from tests.unit.training_toys import FILLERS, WORDS, write_base
 from worker.inference.load import load_model
 from worker.training.article_briefs import brief, fill
@@ -17,7 +18,7 @@ from worker.training.datasets import DatasetError
 from worker.training.provenance import StateMismatchError
 from worker.training.splits import near_duplicate_groups
 from worker.training.traffic import TrafficTrainConfig, train_traffic
-from worker.training.traffic_evaluate import evaluate_traffic, table
+from worker.training.traffic_evaluate import ArticleBaseline, evaluate_traffic, table
 
 
 def _toys(count: int) -> list[Article]:
@@ -58,6 +59,42 @@ def test_the_split_does_not_depend_on_the_order_of_the_file() -> None:
     assert {a.title for a in split_articles(articles).test} == {
         a.title for a in split_articles(shuffled).test
     }
+
+
+def test_a_group_of_both_labels_falls_into_the_same_part_in_any_order() -> None:
+    same = "서울 강남대로에서 승용차와 버스가 부딪쳐 다섯 명이 다쳤다"
+    ends = "가나다라마바사아자차"
+    both = [Article(title=f"{same} {end}", label=1 if n % 2 else 0) for n, end in enumerate(ends)]
+    articles = [*_toys(40), *both]
+
+    def held_back(given: list[Article]) -> list[set[str]]:
+        parts = split_articles(given)
+        return [{a.title for a in part} for part in (parts.validation, parts.test)]
+
+    assert held_back(articles) == held_back(articles[::-1])
+
+
+def test_articles_of_one_title_are_two_and_of_one_body_as_well_one(tmp_path: Path) -> None:
+    first = Article(title="[교통] 오늘의 사고", body="버스가 넘어졌다.\u2028세 명이 숨졌다.\x85끝", label=1)
+    second = first.model_copy(update={"body": "사망자가 크게 줄었다.", "label": 0})
+    file = _write([first, second, first.model_copy(update={"label": 0})], tmp_path / "a.jsonl")
+    assert load_articles([file]) == [first, second]
+
+
+@pytest.mark.parametrize("articles", [_toys(3), _toys(40)[::2]], ids=["few", "of one label"])
+def test_too_few_articles_are_refused_before_any_work(tmp_path: Path, articles: list[Article]) -> None:
+    data = _write(articles, tmp_path / "few.jsonl")
+    message = f"--data: of {len(articles)} articles"
+    with pytest.raises(DatasetError, match=message):
+        train_traffic(TrafficTrainConfig(tmp_path / "base", tmp_path / "out", (data,)))
+    with pytest.raises(DatasetError, match="TF-IDF cannot learn"):
+        ArticleBaseline(articles[:1])
+
+
+def test_judging_on_a_part_of_too_few_articles_is_refused(tmp_path: Path) -> None:
+    data = _write(_toys(3), tmp_path / "few.jsonl")
+    with pytest.raises(DatasetError, match="--part test: none of so few"):
+        evaluate_traffic(FakeModel(), [data], baseline=False, part="test")  # type: ignore[arg-type]
 
 
 def test_three_thousand_articles_split_as_published() -> None:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worker.training.baseline import TfidfBaseline
-from worker.training.crypto import ROUNDS, CryptoTrainConfig, scores_by_register
+from worker.training.crypto import ROUNDS, TAKEN_OVER, CryptoTrainConfig, scores_by_register
 from worker.training.datasets import EXTRA, PACKAGED, LabelledText, load_all
 from worker.training.metrics import macro_f1
 from worker.training.mixture import Round
 from worker.training.parts import add_extra, divide
 from worker.training.predictions import Truth
+from worker.training.provenance import MODEL, PUBLIC_SETS, check, digest, digest_of_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,9 +97,11 @@ def ablate(config: AblationConfig, console: "Console") -> dict[str, Any]:
 
     Raises:
         DatasetError, PublicDataError, ConfigurationError: As `kbert train crypto` does.
+        StateMismatchError: ``out`` holds scores of another encoder, public folder, earlier run or texts.
     """
     config.out.mkdir(parents=True, exist_ok=True)
     further = _sample(config)
+    made_from = _made_from(config, further)
     found: dict[str, Scores] = {}
     for seed, registers in LEFT_OUT.items():
         for name, change in {BASELINE: None, **RUNS}.items():
@@ -111,13 +114,26 @@ def ablate(config: AblationConfig, console: "Console") -> dict[str, Any]:
                     if change is None
                     else _scores(config, change, seed, further, console)
                 )
-                stored.write_text(json.dumps(scores), encoding="utf-8")
-            found.setdefault(name, {}).update(json.loads(stored.read_text(encoding="utf-8")))
+                stored.write_text(json.dumps({"made_from": made_from, "scores": scores}), encoding="utf-8")
+            content = json.loads(stored.read_text(encoding="utf-8"))
+            check(stored, content.get("made_from", {}), made_from)
+            found.setdefault(name, {}).update(content["scores"])
     return {
         "rows": {name: _summary(scores, found[WHOLE]) for name, scores in found.items()},
         "runs": found,
         "steps": config.steps,
         "further": config.further,
+    }
+
+
+def _made_from(config: AblationConfig, further: _Further) -> dict[str, str]:
+    """What the scores are made from, beyond what the names of their files say."""
+    texts = load_all([*PACKAGED, further.both])
+    return {
+        "base": digest_of_folder(config.base, MODEL),
+        "public": digest_of_folder(config.public, PUBLIC_SETS),
+        "init": digest_of_folder(config.init, TAKEN_OVER),
+        "data": digest(row.model_dump_json() for row in texts),
     }
 
 

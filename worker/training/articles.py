@@ -1,6 +1,5 @@
 """Labelled traffic articles: reading them, and splitting them by hash with equal shares of both labels."""
 
-import gzip
 import hashlib
 import json
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from worker.training.datasets import DatasetError
+from worker.training.datasets import DatasetError, read_lines
 from worker.training.splits import canonical, near_duplicate_groups
 
 _DATA: Final = Path(__file__).parent / "data"
@@ -43,19 +42,16 @@ class ArticleParts:
 
 
 def load_articles(paths: Sequence[Path]) -> list[Article]:
-    """The rows of .jsonl(.gz) files with ``title``, ``body`` and ``label``; a title twice counts once.
+    """The rows of .jsonl(.gz) files with ``title``, ``body`` and ``label``; an article twice counts once.
+
+    Where the two have different labels, the first counts. Articles of one title and different bodies are two.
 
     Raises:
         DatasetError: names the file and the line.
     """
-    seen: dict[str, Article] = {}
+    seen: dict[tuple[str, str], Article] = {}
     for path in paths:
-        try:
-            raw = path.read_bytes()
-            text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError, EOFError) as error:
-            raise DatasetError(f"{path}: cannot be read: {error}") from error
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(read_lines(path), 1):
             if not line.strip():
                 continue
             try:
@@ -64,9 +60,9 @@ def load_articles(paths: Sequence[Path]) -> list[Article]:
                 raise DatasetError(f"{path}:{number}: not JSON: {error}") from error
             except ValidationError as error:
                 first = error.errors(include_url=False, include_input=False)[0]
-                where = ".".join(str(part) for part in first["loc"])
+                where = ".".join(str(part) for part in first["loc"]) or "row"
                 raise DatasetError(f"{path}:{number}: {where}: {first['msg']}") from error
-            seen.setdefault(article.title, article)
+            seen.setdefault((article.title, article.body), article)
     if not seen:
         raise DatasetError("no articles were given")
     return list(seen.values())
@@ -75,20 +71,22 @@ def load_articles(paths: Sequence[Path]) -> list[Article]:
 def split_articles(articles: Sequence[Article]) -> ArticleParts:
     """80/10/10 of each label, in the order of a hash of the title; near-duplicates stay together.
 
-    Of 3,000 articles that is 2,400, 300 and 300. The order of the file plays no role.
+    A group of them counts for the label of its first article in that order. Of 3,000 articles that is 2,400,
+    300 and 300. The order of the file plays no role.
     """
     groups = near_duplicate_groups([f"{article.title} {article.body}" for article in articles])
     members: dict[int, list[Article]] = {}
     for number, article in zip(groups, articles, strict=True):
         members.setdefault(number, []).append(article)
+    firsts = {number: min(group, key=_place) for number, group in members.items()}
     parts = ArticleParts([], [], [])
     for label in (0, 1):
-        of_label = [group for group in members.values() if group[0].label == label]
-        of_label.sort(key=lambda group: min(_place(article.title) for article in group))
-        quota = round(_HELD_BACK * sum(len(group) for group in of_label))
+        of_label = [group for group in firsts if firsts[group].label == label]
+        of_label.sort(key=lambda group: _place(firsts[group]))
+        quota = round(_HELD_BACK * sum(len(members[group]) for group in of_label))
         for group in of_label:
             held_back = (part for part in (parts.test, parts.validation) if _count(part, label) < quota)
-            next(held_back, parts.train).extend(group)
+            next(held_back, parts.train).extend(members[group])
     return parts
 
 
@@ -96,5 +94,6 @@ def _count(articles: Sequence[Article], label: int) -> int:
     return sum(article.label == label for article in articles)
 
 
-def _place(title: str) -> bytes:
-    return hashlib.sha256(canonical(title).encode()).digest()
+def _place(article: Article) -> tuple[bytes, str, str]:
+    """Where an article stands in the order of the split; what it says parts those of one hash."""
+    return hashlib.sha256(canonical(article.title).encode()).digest(), article.title, article.body

@@ -9,6 +9,8 @@ from worker.training.predictions import Bools, Floats, Ints, softmax
 
 TEMPERATURES: Final = np.geomspace(0.25, 4.0, 81)
 THRESHOLDS: Final = np.arange(0.10, 0.81, 0.02)
+UNKNOWN_THRESHOLD: Final = 0.5
+"""For an emotion that no text of the validation part has."""
 
 
 def fit_temperature(logits: Floats, truth: Ints) -> float:
@@ -21,9 +23,16 @@ def fit_temperature(logits: Floats, truth: Ints) -> float:
 def fit_thresholds(probabilities: Floats, truth: Bools) -> list[float]:
     """For each emotion the threshold with the best F1, averaged with its neighbours.
 
-    The raw optimum of some thirty positives jumps from sample to sample; a plateau holds.
+    The raw optimum of some thirty positives jumps from sample to sample; a plateau holds, and its middle is
+    taken. An emotion without any positive gets UNKNOWN_THRESHOLD.
     """
     curves = np.stack([multilabel_f1(truth, probabilities >= t) for t in THRESHOLDS])
     padded = np.pad(curves, ((2, 2), (0, 0)), mode="edge")
     smooth = np.mean([padded[i : i + len(curves)] for i in range(5)], axis=0)
-    return [round(float(THRESHOLDS[i]), 2) for i in smooth.argmax(0)]
+    chosen: list[float] = []
+    for curve, named in zip(smooth.T, truth.T, strict=True):
+        # Means of the same plateau differ in the last bit.
+        best = np.flatnonzero(curve >= curve.max() - 1e-12)
+        middle = round(float(THRESHOLDS[best[len(best) // 2]]), 2)
+        chosen.append(middle if named.any() else UNKNOWN_THRESHOLD)
+    return chosen

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.labels import ACTIONS, SCORES, SENTIMENTS
-from worker.training.metrics import bootstrap, macro_f1, multilabel_f1
+from worker.training.metrics import bootstrap, macro_f1, multilabel_macro_f1
 from worker.training.predictions import Predictions, Truth
 
 DRAWS: Final = 1000
@@ -67,7 +67,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
         truth.sentiment, said.sentiment.argmax(1), len(SENTIMENTS)
     ),
     "action macro-F1": lambda truth, said: macro_f1(truth.action, said.action.argmax(1), len(ACTIONS)),
-    "emotions macro-F1": lambda truth, said: float(multilabel_f1(truth.emotions, said.named).mean()),
+    "emotions macro-F1": lambda truth, said: multilabel_macro_f1(truth.emotions, said.named),
     **{f"{name} error": _error(index) for index, name in enumerate(SCORES)},
 }
 

@@ -31,6 +31,8 @@ VALIDATION_THRESHOLD: Final = 0.4
 VOCABULARY: Final = "tokenizer.json"
 MLM: Final = "mlm.pt"
 PUBLIC: Final = "public.pt"
+TAKEN_OVER: Final = (VOCABULARY, MLM, PUBLIC)
+"""Files of an earlier run that ``init`` takes over."""
 
 ROUNDS: Final = (Round(epochs=9, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),)
 PUBLISHED_ROUNDS: Final = (
@@ -116,6 +118,19 @@ class CryptoTrainConfig:
         return cls(base=base, out=out, **(published | given))
 
 
+def _check_init(folder: Path) -> None:
+    """Raise ConfigurationError where the folder holds nothing that ``init`` could take over."""
+    stages = (MLM, PUBLIC)
+    if (folder / VOCABULARY).is_file() and any((folder / name).is_file() for name in stages):
+        return
+    # --out of a run holds the stages, its finished model one folder down does not.
+    mend = f": name {folder.parent}" if any((folder.parent / name).is_file() for name in stages) else ""
+    raise ConfigurationError(
+        f"{folder} lacks {VOCABULARY}, or both of {MLM} and {PUBLIC}: "
+        f"--init takes the output of a run with --public or --mlm{mend}"
+    )
+
+
 class _Recipe:
     """The steps of one run."""
 
@@ -129,6 +144,8 @@ class _Recipe:
             raise ConfigurationError(
                 f"--leave-out {', '.join(unknown)}: no such register, only {', '.join(sorted(registers))}"
             )
+        if config.init is not None:
+            _check_init(config.init)
         if config.init is not None and config.mlm:
             raise ConfigurationError(
                 "--init takes over the stages before the labelled texts, --mlm is one of them: leave one out"
@@ -138,6 +155,10 @@ class _Recipe:
             raise ConfigurationError(
                 f"--data: of {len(self.rows)} texts none falls into the train or validation part; give more"
             )
+        if any(part.splices for part in config.rounds):
+            from worker.training.lexical import check_classes
+
+            check_classes(self.parts.train)
         self.tokenizer = self._tokenizer(self._base_tokenizer())
         self.pad_id: int = 0
 
@@ -152,17 +173,16 @@ class _Recipe:
     @cached_property
     def made_before(self) -> dict[str, Any]:
         """What the stages before the labelled texts are made from, beyond their own settings."""
-        from worker.training.provenance import digest, digest_of_files
+        from worker.training.provenance import MODEL, PUBLIC_SETS, digest, digest_of_files, digest_of_folder
 
         config = self.config
         names = ("layers", "max_length", "pooling", "text_prefix", "public_steps", "mlm_epochs", "seed")
-        files = sorted(config.public.glob("*.gz")) if config.public is not None else []
         return {
             **{name: getattr(config, name) for name in names},
-            "base": digest_of_files([config.base / "config.json", config.base / VOCABULARY]),
+            "base": digest_of_folder(config.base, MODEL),
             "mlm": digest_of_files(config.mlm),
-            "public": digest_of_files(files),
-            "init": str(config.init),
+            "public": digest_of_folder(config.public, PUBLIC_SETS),
+            "init": digest_of_folder(config.init, TAKEN_OVER),
             "vocabulary": digest(sorted(self.tokenizer.get_vocab())),
         }
 
@@ -193,12 +213,7 @@ class _Recipe:
         self.pad_id = encoder.config.pad_token_id or 0
         check_positions(encoder, config.base, config.max_length)
         if config.init is not None:
-            path = config.init / VOCABULARY
-            if not path.is_file():
-                raise ConfigurationError(
-                    f"{path} is missing: --init takes the output of a run with --public or --mlm"
-                )
-            self._adopt(encoder, self._tokenizer(path))
+            self._adopt(encoder, self._tokenizer(config.init / VOCABULARY))
         return encoder
 
     def _tokenizer(self, path: Path) -> "Tokenizer":
@@ -235,6 +250,10 @@ class _Recipe:
         if stage.resume():
             self.console.print(f"{config.name}: resumed at step {stage.step}")
         return stage
+
+    def public_reader(self) -> "Reader":
+        """The reader of the stages before the labelled texts; positions end at ``max_length``."""
+        return self.reader(min(PUBLIC_MAX_LENGTH, self.config.max_length))
 
     def reader(self, max_length: int) -> "Reader":
         """How texts become token ids; WordPiece has no letters to break its pieces into."""
@@ -273,7 +292,7 @@ class _Recipe:
         )
         examples = [Example(text, {}) for text in texts]
         objective = MaskedObjective(self.tokenizer)
-        self.stage(model, objective, stage).run(lambda _epoch, _rng: examples, self.reader(PUBLIC_MAX_LENGTH))
+        self.stage(model, objective, stage).run(lambda _epoch, _rng: examples, self.public_reader())
         save_stage(done, model, self.made_before)
         return encoder
 
@@ -306,7 +325,7 @@ class _Recipe:
                 seed=config.seed,
                 save_every=250,
             )
-            read = self.reader(PUBLIC_MAX_LENGTH)
+            read = self.public_reader()
             model = self.stage(model, HeadsObjective(PUBLIC_HEADS), stage).run(
                 lambda _epoch, _rng: public, read, stop_after=config.public_steps
             )
@@ -334,14 +353,14 @@ class _Recipe:
         """Macro-F1 of sentiment, action and emotions, error of the scores, and a mean of all."""
         import numpy as np
 
-        from worker.training.metrics import macro_f1, multilabel_f1
+        from worker.training.metrics import macro_f1, multilabel_macro_f1
         from worker.training.predictions import Predictions, Truth
 
         truth = Truth.of(rows)
         said = Predictions.of_logits(self.logits(model, rows), np.full(7, VALIDATION_THRESHOLD))
         senti = macro_f1(truth.sentiment, said.sentiment.argmax(1), 5)
         act = macro_f1(truth.action, said.action.argmax(1), 6)
-        emo = float(multilabel_f1(truth.emotions, said.named).mean())
+        emo = multilabel_macro_f1(truth.emotions, said.named)
         error = float(np.abs(truth.scores - said.scores).mean())
         return {
             "senti": senti,

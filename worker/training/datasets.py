@@ -4,11 +4,12 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS, Action, Emotion, Sentiment
 from worker.errors import KbertError
@@ -17,7 +18,9 @@ from worker.training.heads import CRYPTO_HEADS
 
 _DATA: Final = Path(__file__).parent / "data"
 PACKAGED: Final = (_DATA / "crypto_ko.jsonl.gz",)
-EXTRA: Final = tuple(_DATA / f"{name}_ko.jsonl.gz" for name in ("short", "chatter", "real", "talk", "posts"))
+EXTRA: Final = tuple(
+    _DATA / f"{name}_ko.jsonl.gz" for name in ("short", "chatter", "real", "talk", "posts", "registers")
+)
 """Packaged texts that are only learned from, never judged on."""
 _SIZES: Final = {head.name: head.size for head in CRYPTO_HEADS}
 _LISTS: Final = ("coins", "emotions")
@@ -62,6 +65,13 @@ class LabelledText(Labels):
     second: Labels | None = None
     file: str = ""
 
+    @field_validator("text")
+    @classmethod
+    def _with_a_word(cls, text: str) -> str:
+        if not text.strip():
+            raise ValueError("nothing but blanks")
+        return text
+
     def example(self) -> Example:
         """The text with targets for the four crypto heads: the mean of its annotators."""
         targets = self.targets()
@@ -79,17 +89,31 @@ def _between(size: int, one: Target, two: Target) -> Target:
     return tuple((a + b) / 2 for a, b in zip(first, second, strict=True))
 
 
-def _csv_rows(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_lines(path: Path) -> io.StringIO:
+    """The lines of a file, gzipped or not. Raises DatasetError where it cannot be read."""
+    try:
+        raw = path.read_bytes()
+        content = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
+    return io.StringIO(content, newline="")
+
+
+def _csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a CSV file with a header; lists are separated by ``|``."""
     reader = csv.DictReader(lines)
-    for row in reader:
-        filled: dict[str, Any] = {
-            key: value for key, value in row.items() if key is not None and value is not None
-        }
-        for key in _LISTS:
-            if key in filled:
-                filled[key] = [item.strip() for item in filled[key].split("|") if item.strip()]
-        yield reader.line_num, filled
+    try:
+        for row in reader:
+            filled: dict[str, Any] = {
+                key: value for key, value in row.items() if key is not None and value is not None
+            }
+            for key in _LISTS:
+                if key in filled:
+                    filled[key] = [item.strip() for item in filled[key].split("|") if item.strip()]
+            yield reader.line_num, filled
+    except csv.Error as error:
+        where = f"{path}:{reader.line_num}"
+        raise DatasetError(f"{where}: not CSV, perhaps for a quote left open: {error}") from error
 
 
 def _jsonl_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
@@ -110,14 +134,9 @@ def load_labelled(path: Path) -> list[LabelledText]:
     suffix = Path(plain).suffix
     if suffix not in _SUFFIXES:
         raise DatasetError(f"{path}: a data file ends in .jsonl or .csv, with or without .gz")
-    try:
-        raw = path.read_bytes()
-        content = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise DatasetError(f"{path}: cannot be read: {error}") from error
-    lines = io.StringIO(content, newline="")
+    lines = read_lines(path)
     rows: list[LabelledText] = []
-    for number, row in _csv_rows(lines) if suffix == ".csv" else _jsonl_rows(path, lines):
+    for number, row in _csv_rows(path, lines) if suffix == ".csv" else _jsonl_rows(path, lines):
         try:
             item = LabelledText.model_validate(row)
         except ValidationError as error:

@@ -18,6 +18,7 @@ from worker.training.metrics import (
     confusion,
     macro_f1,
     multilabel_f1,
+    multilabel_macro_f1,
     precision_recall_f1,
     rank_correlation,
 )
@@ -110,7 +111,7 @@ def report(
     sentiment, action = said.sentiment.argmax(1), said.action.argmax(1)
 
     def emotion_f1(chosen: Rows) -> float:
-        return float(multilabel_f1(truth.emotions[chosen], said.named[chosen]).mean())
+        return multilabel_macro_f1(truth.emotions[chosen], said.named[chosen])
 
     def group(chosen: Rows) -> GroupReport:
         return GroupReport(

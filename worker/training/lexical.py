@@ -30,10 +30,20 @@ def fragment(row: LabelledText, rng: random.Random) -> str:
     return " ".join(words[start : start + rng.randint(1, 4)])
 
 
+def check_classes(rows: Sequence[LabelledText]) -> None:
+    """Raise ConfigurationError where no text has one of the sentiments or actions: none could be taught."""
+    known = {name for row in rows for name in (row.sentiment_strength, row.action_signal)}
+    if missing := [name for name in (*SENTIMENTS, *ACTIONS) if name not in known]:
+        raise ConfigurationError(
+            f"the training texts lack {', '.join(missing)}: --data has to hold every sentiment and action"
+        )
+
+
 class LexicalTeacher:
     """The baseline, trained on the rows, and splices of the rows with its opinion as target."""
 
     def __init__(self, rows: Sequence[LabelledText]) -> None:
+        check_classes(rows)
         self._baseline = TfidfBaseline(rows)
         self._sources = [[row for row in rows if row.source == source] for source in ("chat", "news")]
         self._sources = [rows for rows in self._sources if rows]
@@ -49,10 +59,6 @@ class LexicalTeacher:
             for rows in chosen
         ]
         sentiment, action = self._baseline.probabilities(texts)
-        if sentiment.shape[1] != len(SENTIMENTS) or action.shape[1] != len(ACTIONS):
-            raise ConfigurationError(
-                "the training texts lack a sentiment or an action: --data has to hold every class"
-            )
         return [
             Example(text, {"head_senti": tuple(map(float, s)), "head_act": tuple(map(float, a))})
             for text, s, a in zip(texts, sentiment, action, strict=True)

@@ -39,6 +39,12 @@ def multilabel_f1(truth: Bools, predicted: Bools) -> Floats:
     return f1
 
 
+def multilabel_macro_f1(truth: Bools, predicted: Bools) -> float:
+    """Mean F1 of the labels that are there or predicted; 0 where none is."""
+    named = (truth | predicted).any(0)
+    return float(multilabel_f1(truth, predicted)[named].mean()) if named.any() else 0.0
+
+
 def calibration_error(probabilities: Floats, truth: Ints, bins: int = MAX_BINS) -> float:
     """Expected calibration error of the top class, over bins of equal width."""
     confidence = probabilities.max(1)

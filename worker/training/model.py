@@ -47,7 +47,7 @@ def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "B
     """The first ``layers`` layers of a Hugging Face BertModel, float32, positions cut to ``max_length``.
 
     ``base`` may also hold a finished model of this project. Raises ConfigurationError where it holds no
-    config.json or no BERT.
+    config.json, no BERT or no weights.
     """
     import torch
     from transformers import AutoConfig, BertModel
@@ -69,7 +69,15 @@ def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "B
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     state = finished(base)
     if state is None:
-        encoder = BertModel.from_pretrained(base, config=config, add_pooling_layer=False, dtype=torch.float32)
+        try:
+            encoder = BertModel.from_pretrained(
+                base, config=config, add_pooling_layer=False, dtype=torch.float32
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"{base} holds no weights that can be read: --base takes an encoder's folder with "
+                "model.safetensors or pytorch_model.bin"
+            ) from error
     else:
         encoder = BertModel(config, add_pooling_layer=False)
         names = encoder.state_dict().keys()

@@ -11,6 +11,9 @@ from worker.errors import KbertError
 
 _MADE_FROM: Final = "made_from"
 _DIGITS: Final = 16
+MODEL: Final = ("config.json", "tokenizer.json", "*.safetensors", "*.bin", "*.pt")
+"""Files of an encoder or of a finished model: what it is, its vocabulary, its weights."""
+PUBLIC_SETS: Final = ("*.gz",)
 
 
 class StateMismatchError(KbertError, ValueError):
@@ -22,13 +25,20 @@ def digest(parts: Iterable[str | bytes]) -> str:
     total = hashlib.sha256()
     for part in parts:
         raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        total.update(len(raw).to_bytes(8, "little") + raw)
+        total.update(len(raw).to_bytes(8, "little"))
+        total.update(raw)
     return total.hexdigest()[:_DIGITS]
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:
     """A short hash of what files hold; a missing one counts as empty."""
     return digest(path.read_bytes() if path.is_file() else b"" for path in paths)
+
+
+def digest_of_folder(folder: Path | None, patterns: Iterable[str]) -> str:
+    """A short hash of what the files of a folder hold whose names fit; a missing folder counts as empty."""
+    found = {path for pattern in patterns for path in folder.glob(pattern)} if folder is not None else ()
+    return digest_of_files(sorted(found))
 
 
 def check(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -43,15 +44,18 @@ def public_rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
     path = folder / f"{name}.jsonl.gz"
     if not path.is_file():
         raise PublicDataError(f"{path} is missing; worker/training/README.md lists the public sets")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise PublicDataError(f"{path}:{number}: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise PublicDataError(f"{path}:{number}: not a JSON object")
-            yield row
+    try:
+        with gzip.open(path, "rt", encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise PublicDataError(f"{path}:{number}: not JSON: {error}") from error
+                if not isinstance(row, dict):
+                    raise PublicDataError(f"{path}:{number}: not a JSON object")
+                yield row
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise PublicDataError(f"{path}: cannot be read: {error}") from error
 
 
 def _feelings(folder: Path) -> Iterator[Example]:

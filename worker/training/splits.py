@@ -55,7 +55,8 @@ def near_duplicate_groups(texts: Sequence[str]) -> list[int]:
 def split(texts: Sequence[str]) -> list[Part]:
     """The part of each text, decided by a hash of the first text, in order of the alphabet, of its group.
 
-    The order of the texts plays no role, and a new text moves no other, unless it joins two groups.
+    The order of the texts plays no role. A new text moves others only where it is close to them: it may come
+    first in their group, or join two groups.
     """
     groups = near_duplicate_groups(texts)
     names: dict[int, str] = {}

@@ -13,6 +13,7 @@ from worker.training.article_background import load_background
 from worker.training.article_briefs import brief
 from worker.training.article_views import view
 from worker.training.articles import PACKAGED_ARTICLES, Article, load_articles, split_articles
+from worker.training.datasets import DatasetError
 from worker.training.examples import Example
 
 if TYPE_CHECKING:
@@ -70,7 +71,13 @@ class _Recipe:
 
         self.config = config
         self.console = console
-        self.parts = split_articles(load_articles(config.data))
+        articles = load_articles(config.data)
+        self.parts = split_articles(articles)
+        if len({article.label for article in self.parts.train}) < 2 or not self.parts.validation:
+            raise DatasetError(
+                f"--data: of {len(articles)} articles the train part gets not both labels, "
+                "or the validation part nothing; give more"
+            )
         path = (config.init or config.base) / "tokenizer.json"
         if not path.is_file():
             raise ConfigurationError(f"{path} is missing: an encoder's folder with tokenizer.json is needed")
@@ -200,15 +207,16 @@ class _Recipe:
 
     def made_from(self) -> dict[str, Any]:
         """What a run is made from, beyond the settings of its stage."""
-        from worker.training.provenance import digest, digest_of_files
+        from worker.training.provenance import MODEL, PUBLIC_SETS, digest, digest_of_folder
 
         config = self.config
         names = ("layers", "max_length", "pooling", "text_prefix", "dropout", "views", "briefs", "background")
         articles = (*self.parts.train, *self.parts.validation)
         return {
             **{name: getattr(config, name) for name in names},
-            "base": digest_of_files([config.base / "config.json", config.base / "tokenizer.json"]),
-            "init": str(config.init),
+            "base": digest_of_folder(config.base, MODEL),
+            "init": digest_of_folder(config.init, MODEL),
+            "public": digest_of_folder(config.public, PUBLIC_SETS),
             "data": digest(repr(article) for article in articles),
         }
 

@@ -10,6 +10,7 @@ import numpy as np
 from schemas.labels import TRAFFIC_LABELS
 from worker.tasks import article_text
 from worker.training.articles import PACKAGED_ARTICLES, Article, load_articles, split_articles
+from worker.training.datasets import DatasetError
 from worker.training.metrics import bootstrap, calibration_error, confusion, precision_recall_f1
 from worker.training.predictions import Floats, Ints
 
@@ -71,16 +72,25 @@ class TrafficReport:
 
 
 class ArticleBaseline:
-    """TF-IDF of character 1- to 4-grams and a logistic regression: what a model has to beat."""
+    """TF-IDF of character 1- to 4-grams and a logistic regression: what a model has to beat.
+
+    Raises DatasetError where the articles are too few, or all of one label.
+    """
 
     def __init__(self, articles: Sequence[Article]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
 
         self._vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), min_df=2, sublinear_tf=True)
-        features = self._vectors.fit_transform([f"{a.title} {a.body}" for a in articles])
         self._regression = LogisticRegression(C=10, max_iter=2000, class_weight="balanced")
-        self._regression.fit(features, [a.label for a in articles])
+        try:
+            features = self._vectors.fit_transform([f"{a.title} {a.body}" for a in articles])
+            self._regression.fit(features, [a.label for a in articles])
+        except ValueError as error:
+            raise DatasetError(
+                f"TF-IDF cannot learn from {len(articles)} articles: "
+                f"it needs both labels and words that come twice ({error})"
+            ) from error
 
     def probabilities(self, texts: Sequence[str]) -> Floats:
         """Probabilities [N, 2]."""
@@ -125,13 +135,15 @@ def evaluate_traffic(
     ``part`` "test" takes the part of the files that `kbert train traffic` keeps out of training, "all" every
     row. By default: the test part of the packaged articles where no file is given, else all of the files,
     which is right for articles that the model never saw. The baseline learns from the train part of the same
-    files ("test"), or from the packaged articles ("all").
+    files ("test"), or from the packaged articles ("all"). Raises DatasetError where the part holds nothing.
     """
     part = part or ("all" if files else "test")
     articles = load_articles(files or PACKAGED_ARTICLES)
     if part == "test":
         parts = split_articles(articles)
         judged, taught = parts.test, parts.train
+        if not judged:
+            raise DatasetError("--part test: none of so few articles falls into it; judge on all of them")
     else:
         titles = {article.title for article in articles}
         judged = articles
