@@ -73,7 +73,7 @@ async def aggregate_settings(kafka: KafkaServer, topics: Topics, redis_url: str,
         idempotence=kafka.idempotence,
         raw="unused",
         signals=await topics.make("signals", 3),
-        dead_letter="unused",
+        dead_letter="also-unused",
         redis=RedisSettings(url=SecretStr(redis_url)),
         aggregates=AggregateSettings(group_id=group, session_timeout=6.0, max_poll_records=300),
     )

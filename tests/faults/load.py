@@ -89,7 +89,7 @@ async def seen(settings: Settings) -> Counter[str]:
     return Counter([*signals, *(json.loads(letter.value)["id"] for letter in letters)])
 
 
-async def all_there(settings: Settings, count: int, timeout: float = 60.0) -> Counter[str]:
+async def all_there(settings: Settings, count: int, timeout: float = 120.0) -> Counter[str]:
     """Wait until every id has an outcome, and count how often each has."""
     expected = {f"m{n}" for n in range(count)}
     found: Counter[str] = Counter()

@@ -26,7 +26,7 @@ async def test_a_worker_killed_in_the_middle_loses_nothing(
                 counts = await counter.update(timeout=0.02, at_most=0.05)
                 return first.running and counts[settings.topics.signals] >= at_least
 
-            await eventually(enough, timeout=60, interval=0.0)
+            await eventually(enough, timeout=120, interval=0.0)
             first.send(signal.SIGKILL)
             first.wait()
     at_kill = await outcomes(settings)
@@ -56,7 +56,7 @@ async def test_workers_that_join_and_leave_under_load_lose_nothing(
         kbert(WORKER, settings, tmp_path / "first.log") as first,
         kbert(WORKER, settings, tmp_path / "second.log") as second,
     ):
-        await eventually(lambda: first.says("worker.ready") and second.says("worker.ready"), timeout=60)
+        await eventually(lambda: first.says("worker.ready") and second.says("worker.ready"), timeout=120)
         feeding = asyncio.create_task(feed_slowly())
 
         async def halfway() -> bool:
