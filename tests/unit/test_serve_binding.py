@@ -5,6 +5,7 @@ import logging
 import socket
 
 import pytest
+import structlog
 from pydantic import SecretStr
 from starlette.responses import PlainTextResponse
 from structlog.testing import capture_logs
@@ -69,9 +70,10 @@ def test_a_token_is_one_that_a_header_can_hold(
 async def test_malformed_requests_are_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "_seldom", Seldom(server.log))
     stop = asyncio.Event()
     with bound_socket(ServeSettings(port=0)) as listening, capture_logs() as said:
+        # A logger of its own: the module's is bound for good once it has said anything.
+        monkeypatch.setattr(server, "_seldom", Seldom(structlog.get_logger()))
         address = listening.getsockname()
         serving = asyncio.create_task(
             serve_app(PlainTextResponse("ok"), listening, stop, closing=lambda: None)
