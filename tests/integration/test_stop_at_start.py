@@ -12,6 +12,7 @@ from tests.kafka_io import exactly_once
 from tests.pipelines import pipeline_settings
 from tests.processes import KbertProcess, kbert
 from tests.servers import KafkaServer, Topics
+from tests.silent_server import silent_server
 from tests.waiting import eventually
 from worker.embedded import EmbeddedKafka, free_port
 from worker.settings import (
@@ -34,20 +35,13 @@ async def _ends(process: KbertProcess, event: str = "worker.stopped_at_start") -
 
 
 async def test_while_the_model_is_on_its_way(kafka: KafkaServer, topics: Topics, tmp_path: Path) -> None:
-    asked = asyncio.Event()
-
-    async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.set()
-        await reader.read()  # until it hangs up
-        writer.close()
-
     settings = await pipeline_settings(kafka, topics, model=ModelSettings(ref="nobody/anything"))
-    async with await asyncio.start_server(never_answers, "127.0.0.1", 0) as hub:
+    async with silent_server() as (hub, asked):
         with kbert(
             ["run", "--only", "worker"],
             settings,
             tmp_path / "log",
-            HF_ENDPOINT=f"http://127.0.0.1:{hub.sockets[0].getsockname()[1]}",
+            HF_ENDPOINT=f"http://{hub}",
             HF_HOME=str(tmp_path / "hub"),
             HF_HUB_ETAG_TIMEOUT="300",
             HF_HUB_DOWNLOAD_TIMEOUT="300",
@@ -78,17 +72,10 @@ async def test_while_no_broker_answers(tmp_path: Path, delivery: str) -> None:
 
 
 async def test_while_a_server_waits_for_a_broker(redis_url: str, tmp_path: Path) -> None:
-    asked = asyncio.Event()
-
-    async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.set()
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(never_answers, "127.0.0.1", 0) as silent:
+    async with silent_server() as (broker, asked):
         settings = load_settings(
             _env_file=None,
-            kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"),
+            kafka=KafkaSettings(bootstrap_servers=broker),
             redis=RedisSettings(url=SecretStr(redis_url)),
             serve=ServeSettings(port=free_port()),
         )

@@ -2,12 +2,13 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
+from tests.silent_server import silent_server
 from worker.clients import SignalStream
 from worker.settings import KafkaSettings
 from worker.source.counting import TopicCounter
@@ -23,23 +24,6 @@ def a_counter(address: str) -> Reader:
     return TopicCounter(KafkaSettings(bootstrap_servers=address), "signals")
 
 
-@asynccontextmanager
-async def silent_broker() -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """An address where connections are taken and nothing is answered, and whether one has come."""
-    asked = asyncio.Event()
-
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.set()
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
-    try:
-        yield "{}:{}".format(*server.sockets[0].getsockname()), asked
-    finally:
-        server.close()
-
-
 @pytest.fixture
 async def complaints() -> list[str]:
     """What the loop's exception handler is told, as an unclosed consumer tells it."""
@@ -52,7 +36,7 @@ async def complaints() -> list[str]:
 async def test_a_reader_cancelled_while_it_connects_closes_its_consumer(
     make: Callable[[str], Reader], complaints: list[str]
 ) -> None:
-    async with silent_broker() as (address, asked):
+    async with silent_server() as (address, asked):
         entering = asyncio.create_task(make(address).__aenter__())
         await asked.wait()
         entering.cancel()
