@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Final
 
 import structlog
 from pydantic import ValidationError
@@ -12,13 +11,12 @@ from schemas.signals import CryptoSignal
 from worker.clients import SignalStream
 from worker.clients.bots.relay import relay
 from worker.clients.bots.webhook import Webhook
+from worker.commands.common import MOST_NAMED
 from worker.errors import ConfigurationError
 from worker.json_object import json_object
 from worker.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-_NAMED: Final = 20
 
 
 async def run_webhook(settings: Settings, stop: asyncio.Event) -> None:
@@ -82,6 +80,6 @@ def read_dead_letters(settings: Settings, file: Path) -> tuple[list[CryptoSignal
             bad.append(f"{file.name}:{number}: {error.errors(include_url=False)[0]['msg']}")
     if bad and not signals:
         raise ConfigurationError(f"{file} is no file of dead letters: no line of it holds a signal.")
-    for place in bad[:_NAMED]:
+    for place in bad[:MOST_NAMED]:
         print(f"left out {place}", file=sys.stderr)
     return signals, len(bad)

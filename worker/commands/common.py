@@ -13,6 +13,9 @@ Result = TypeVar("Result")
 INTERRUPTED: Final = 130
 """Status of a command that Ctrl-C ended before its work was done, as shells have it."""
 
+MOST_NAMED: Final = 20
+"""Lines or records that a command names of those that it leaves out; all are counted."""
+
 _SAID: Final = (KbertError, ModuleNotFoundError, BrokenPipeError)
 """What `main` answers without a traceback."""
 

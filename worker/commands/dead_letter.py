@@ -11,6 +11,7 @@ from rich.text import Text
 
 from schemas.topics import ID_HEADER
 from worker.commands.board import one_line
+from worker.commands.common import MOST_NAMED
 from worker.errors import KbertError
 from worker.settings import Settings
 from worker.sink.dead_letters import without_ours
@@ -18,7 +19,6 @@ from worker.sink.producer import KafkaSink, OutRecord
 from worker.source.dead_letters import DeadLetter, DeadLetterFilter, read_dead_letters
 
 _CHUNK: Final = 500
-_NAMED: Final = 20
 
 
 async def list_dead_letters(
@@ -79,7 +79,7 @@ async def replay_dead_letters(settings: Settings, wanted: DeadLetterFilter) -> i
 
     def leave_out(letter: DeadLetter, why: str) -> None:
         left_out[why] += 1
-        if left_out.total() <= _NAMED:
+        if left_out.total() <= MOST_NAMED:
             origin = f"{letter.about.topic}:{letter.about.partition}:{letter.about.offset}"
             print(f"left out {letter.place}, from {origin}: {why}", file=sys.stderr)
 

@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from worker.commands.common import INTERRUPTED, run_async, settings_in_force
+from worker.commands.common import INTERRUPTED, MOST_NAMED, run_async, settings_in_force
 from worker.errors import ConfigurationError
 from worker.settings import PipelineName
-
-_NAMED = 20
 
 
 def replay(
@@ -50,7 +48,7 @@ def replay(
     def tell(line: BadLine) -> None:
         nonlocal named
         named += 1
-        if named <= _NAMED:
+        if named <= MOST_NAMED:
             print(f"left out {line.place}: {line.reason}", file=sys.stderr)
 
     shift = shift_to_now(file, settings.source.max_payload_bytes) if now else timedelta()
