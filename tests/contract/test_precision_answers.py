@@ -86,9 +86,8 @@ def test_int8_is_near_fp32_with_every_activation(activation: str) -> None:
         assert np.abs(values - right[name]).mean() < 0.1 * spread, name
 
 
-@needs_int8
-def test_int8_shares_a_batch_between_cores_only_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = toy("int8", random_state(SHAPE, std=0.1), threads=3)
+def cores_of(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Gets the number of cores of each part that the engine computes from now on."""
     compute, cores = engine._computed, []
 
     def seen(*given: object) -> torch.Tensor:
@@ -96,8 +95,25 @@ def test_int8_shares_a_batch_between_cores_only_where_that_pays(monkeypatch: pyt
         return compute(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "_computed", seen)
+    return cores
+
+
+@needs_int8
+def test_int8_shares_a_batch_between_cores_only_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = toy("int8", random_state(SHAPE, std=0.1), threads=3)
+    cores = cores_of(engine, monkeypatch)
     monkeypatch.setattr(torch_engine, "_TOGETHER_TOKENS", 60)
     for lengths, expected in (([5, 9], [1]), ([64], [3]), ([64] * 9, [1, 1, 1]), ([5], [1])):
+        cores.clear()
+        engine.infer(texts_of(lengths))
+        assert cores == expected, lengths
+
+
+def test_floats_share_a_batch_between_cores_from_so_much_work_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = toy("fp32", random_state(SHAPE, std=0.1), threads=3)
+    cores = cores_of(engine, monkeypatch)
+    monkeypatch.setattr(torch_engine, "_TOGETHER_PRODUCT", 30 * SHAPE.hidden_size**2)
+    for lengths, expected in (([5, 9], [1]), ([30], [3]), ([5], [1]), ([64] * 9, [3])):
         cores.clear()
         engine.infer(texts_of(lengths))
         assert cores == expected, lengths

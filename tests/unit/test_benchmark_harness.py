@@ -10,9 +10,11 @@ from schemas.messages import RawMessage
 from schemas.signals import CryptoSignal
 from worker.benchmarks import common_rules, null_race
 from worker.benchmarks.common_rules import SIZE, FixedSizeBatcher, TimerBatcher
+from worker.benchmarks.latency import per_second
 from worker.benchmarks.load_generator import Load, planned_arrivals
 from worker.benchmarks.null_job import signal_of
 from worker.benchmarks.soak import SPAN, summary
+from worker.errors import KbertError
 
 
 def test_arrivals_are_planned_by_a_poisson_process() -> None:
@@ -25,6 +27,17 @@ def test_arrivals_are_planned_by_a_poisson_process() -> None:
     assert mean == pytest.approx(1 / 400, rel=0.05)
     assert deviation == pytest.approx(mean, rel=0.05)  # as an exponential distribution has it
     assert planned_arrivals(load, start_ns=1_000) == arrivals
+
+
+def test_capacity_is_counted_while_the_load_arrives() -> None:
+    second = 1_000_000_000
+    # 40 every tenth of a second from 0.05 s on, nothing of the warm-up, and a faster end when nobody sends.
+    finishes = [(n * second // 10 + second // 20, 40) for n in range(30)]
+    finishes += [(3 * second + n, 400) for n in range(1, 9)]
+    finishes += [(1_500_000_000, 0)]
+    assert per_second(finishes, 0, 3 * second) == pytest.approx(400.0)
+    with pytest.raises(KbertError, match="--seconds"):
+        per_second([(2 * second, 40)], 0, 3 * second)
 
 
 async def test_the_fixed_size_rule_waits_for_its_size_or_its_timer(monkeypatch: pytest.MonkeyPatch) -> None:

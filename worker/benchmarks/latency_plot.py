@@ -22,8 +22,8 @@ def plot_latency(result: dict[str, Any], path: Path) -> None:
     axes.set_yscale("log")
     axes.set_xlabel(f"load, % of {result['capacity']['ours']:.0f} messages/s")
     axes.set_ylabel("ms from planned arrival to acknowledged signal")
-    machine = result["machine"]
-    axes.set_title(f"{result['model']} on {machine['name']}, {machine['threads']} threads", fontsize=10)
+    engine = result["engine"].partition(" (")[0]
+    axes.set_title(f"{result['model']} on {result['machine']['name']}: {engine}", fontsize=10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3, which="both")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,10 @@ _TOGETHER_TOKENS: Final = 256
 """From so many on all cores share a part that is alone, such as one long text. Sharing a smaller one costs
 more than it saves, because cores that wait sleep: 25 tokens took the bundled model 18.9 ms on two cores of a
 Xeon and 8.2 on one; 390 tokens 41 and 39, and at BERT-base size 106 and 157."""
+_TOGETHER_PRODUCT: Final = 48 * 384 * 384
+"""The same for products in floats, which pay sooner: tokens times the square of the hidden size. In fp32 20
+tokens took the bundled model 14.7 ms on two cores and 11.8 on one, 40 tokens 17.0 and 15.2, 80 tokens 21.2
+and 23.2; at BERT-base size two were ahead from the first."""
 _CPU_BATCH_TOKENS: Final = (1024, 16384)
 _CUDA_BATCH_TOKENS: Final = 16384
 _OUT_OF_MEMORY: Final = ("out of memory", "not enough memory", "can't allocate memory")
@@ -102,6 +106,7 @@ class TorchEngine:
     ) -> None:
         self._graphs = graphs
         self._heads, self._positions = shape.heads, shape.positions
+        self._hidden = shape.hidden_size
         self._mean = pooling == "mean"
         self._device, self._threads = device, threads
         with torch.inference_mode(), _memory_errors():
@@ -178,8 +183,7 @@ class TorchEngine:
             EngineOutOfMemory: It did not fit; a smaller one may.
             FloatingPointError: An output is no number.
         """
-        alone = self._lanes is not None and prepared.tokens < _TOGETHER_TOKENS
-        set_threads(1 if alone else self._threads)
+        set_threads(1 if self._computes_alone(prepared.tokens) else self._threads)
         with torch.inference_mode(), _memory_errors():
             if prepared.ready is not None:
                 torch.cuda.current_stream(self._device).wait_event(prepared.ready)
@@ -200,6 +204,12 @@ class TorchEngine:
             nothing = np.empty((0, len(self._head_bias)), dtype=np.float32)
             return {name: nothing[:, columns] for name, columns in self._columns.items()}
         return self.run(self.prepare(batch, by_graph=by_graph))
+
+    def _computes_alone(self, tokens: int) -> bool:
+        """Whether one core takes a batch of so many tokens."""
+        if self._lanes is not None:
+            return tokens < _TOGETHER_TOKENS
+        return self._device.type == "cpu" and tokens * self._hidden**2 < _TOGETHER_PRODUCT
 
     def _divided(self, lengths: Sequence[int]) -> list[npt.NDArray[np.int64]]:
         """The texts of each part: as many parts as lanes, or a multiple, where there are lanes."""
