@@ -16,7 +16,14 @@ from worker.inference.fp8 import Fp8Kernels
 from worker.inference.int8 import int8_runs
 from worker.inference.kernels import Kernels
 from worker.inference.load import load_model
-from worker.inference.precision import MOST_CHANGE, SAME_LABELS, compare, engine_of, sample_texts
+from worker.inference.precision import (
+    MOST_CHANGE,
+    SAME_LABELS,
+    Agreement,
+    compare,
+    engine_of,
+    sample_texts,
+)
 from worker.inference.tokenising import EncodedText
 from worker.inference.torch_engine import TorchEngine
 from worker.training.datasets import PACKAGED, load_all
@@ -216,6 +223,30 @@ class TestAuto:
         engine = toy("auto", state)
         assert engine.precision == chosen
         assert "tokens/s of one layer: fp32 100, int8 300; int8 keeps" in engine.description
+
+    @needs_int8
+    def test_leaves_feed_forwards_in_floats_until_the_answers_hold(
+        self, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(precision, "layer_speeds", lambda *_: {"fp32": 100.0, "int8": 300.0})
+        found = iter([Agreement(0.98, 0.001), Agreement(0.995, 0.001)])
+        monkeypatch.setattr(precision, "compare", lambda *_: next(found))
+        engine = toy("auto", state)
+        assert engine.precision == "int8"
+        assert "int8 keeps 98.0%" in engine.description
+        assert "int8, the feed-forward of layers 0 apart, keeps 99.5%" in engine.description
+        kinds = [type(layer.feed_forward).__name__ for layer in engine._encoder._layers]
+        assert kinds == ["FeedForward", "Int8FeedForward"]
+
+    @needs_int8
+    def test_leaves_no_more_than_pays(
+        self, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(precision, "layer_speeds", lambda *_: {"fp32": 100.0, "int8": 115.0})
+        monkeypatch.setattr(precision, "SAME_LABELS", 1.01)
+        engine = toy("auto", state)
+        assert engine.precision == "float32"
+        assert "apart" not in engine.description
 
     def test_times_every_precision_that_the_processor_has(self, state: dict[str, torch.Tensor]) -> None:
         speeds = precision.layer_speeds(state, SHAPE, 1)

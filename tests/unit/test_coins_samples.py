@@ -19,7 +19,7 @@ def _rows() -> list[dict[str, str]]:
 
 def test_samples_are_raw_messages_without_labels() -> None:
     rows = _rows()
-    assert 400 <= len(rows) <= 600
+    assert 1_200 <= len(rows) <= 1_500
     for row in rows:
         message = RawMessage.model_validate(row)
         assert message.kind is not None

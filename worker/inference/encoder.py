@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -10,6 +11,8 @@ from worker.inference.attention import Attention
 from worker.inference.config import EncoderShape
 from worker.inference.kernels import Kernels, Parameters
 from worker.inference.linears import Projection
+
+_FEED_FORWARD: Final = ".feed_forward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Encoder:
         self._layers = [
             _layer(
                 state,
-                f"bert.encoder.layer.{index}",
+                _name(index),
                 shape,
                 kernels,
                 norm_dtype=norm_dtype,
@@ -116,6 +119,15 @@ class Encoder:
         return x
 
 
+def feed_forward_name(layer: int) -> str:
+    """What its kernels know the feed-forward of a layer by."""
+    return f"{_name(layer)}{_FEED_FORWARD}"
+
+
+def _name(layer: int) -> str:
+    return f"bert.encoder.layer.{layer}"
+
+
 def _layer(
     state: Mapping[str, torch.Tensor],
     name: str,
@@ -144,7 +156,7 @@ def _layer(
             state, f"{name}.attention.output.LayerNorm", shape.layer_norm_eps, norm_dtype, device
         ),
         feed_forward=kernels.feed_forward(
-            f"{name}.feed_forward", stored("intermediate.dense"), stored("output.dense")
+            f"{name}{_FEED_FORWARD}", stored("intermediate.dense"), stored("output.dense")
         ),
         output_norm=_norm(state, f"{name}.output.LayerNorm", shape.layer_norm_eps, norm_dtype, device),
     )

@@ -1,6 +1,6 @@
 """Which kernels compute the linear layers of an encoder: those of one float precision, or int8."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Protocol
 
 import torch
@@ -65,10 +65,14 @@ class Int8Kernels:
         activation: Of the feed-forward layers.
         dtype: Of attention, norms and residuals.
         ranges: Of every layer that is made.
+        left: Feed-forward layers that stay in ``dtype``.
     """
 
-    def __init__(self, activation: Activation, dtype: torch.dtype, ranges: Ranges) -> None:
-        self._activation, self._dtype, self._ranges = activation, dtype, ranges
+    def __init__(
+        self, activation: Activation, dtype: torch.dtype, ranges: Ranges, left: Container[str] = ()
+    ) -> None:
+        self._activation, self._dtype, self._ranges, self._left = activation, dtype, ranges, left
+        self._floats = FloatKernels(activation, dtype, torch.device("cpu"))
         self.precision = "int8"
 
     def projection(self, name: str, parameters: Parameters) -> Projection:
@@ -79,6 +83,8 @@ class Int8Kernels:
         self, name: str, up: Parameters, down: Parameters
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         """See :class:`Kernels`."""
+        if name in self._left:
+            return self._floats.feed_forward(name, up, down)
         return Int8FeedForward(
             up,
             down,

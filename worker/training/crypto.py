@@ -39,7 +39,7 @@ PUBLISHED_ROUNDS: Final = (
     Round(epochs=5, batch=32, rate=2e-5, splices=0, replay=0, background=0, augmented=0.0),
 )
 """As BERT-base is commonly tuned; nothing is mixed in."""
-FURTHER_ROUNDS: Final = (Round(epochs=4, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),)
+FURTHER_ROUNDS: Final = (Round(epochs=3, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),)
 """For a finished model that goes on."""
 BASE_SIZE: Final = 768
 """Hidden size from which an encoder counts as BERT-base and gets the published recipe."""

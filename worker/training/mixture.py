@@ -30,7 +30,7 @@ class Round:
     splices: int = 1500
     fragments: float = 0.0
     replay: int = 300
-    background: int = 200
+    background: int = 1000
     augmented: float = 0.7
     spelled: float = 0.0
 
