@@ -46,8 +46,9 @@ test: $(VENV)/.dev $(BOTS_VENV)/.bots
 	$(BIN)/pytest -m 'not slow' --ignore=tests/bots && exit $$failed
 
 # Every fault, the flood of 200,000 messages too, and a table of what was lost and repeated; about 15 minutes.
+# ARGS are the matrix's options: make faults ARGS="--delivery exactly_once".
 faults: $(VENV)/.dev
-	@$(BIN)/python -m tests.faults.matrix
+	@$(BIN)/python -m tests.faults.matrix $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -60,9 +61,9 @@ lint: $(VENV)/.dev
 # On a machine with nothing else to do; some 40 minutes. tests/benchmarks/README.md says what each measures.
 bench: $(VENV)/.dev
 	@$(PIP) -e '.[bench]'
-	$(BIN)/kbert bench engine
+	$(BIN)/kbert bench engine --plot tests/benchmarks/results/engine.png
 	$(BIN)/kbert bench pipeline
-	$(BIN)/kbert bench latency
+	$(BIN)/kbert bench latency --plot tests/benchmarks/results/latency.png
 	$(BIN)/kbert bench aggregates
 	$(BIN)/kbert bench serve
 	$(BIN)/kbert bench soak

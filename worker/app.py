@@ -60,11 +60,12 @@ async def _started(
     """A pipeline with its model, connected; ``stack`` ends what it needs."""
     from worker.inference.thread import EngineThread
     from worker.inference.turns import EngineInTurn
-    from worker.pipeline import Pipeline
+    from worker.pipeline import Pipeline, batch_bounds
 
     stack.enter_context(HEALTH.part(f"worker-{name}"))("the model is loading")
     load = partial(load_configured, settings.model, name)
     model = await in_own_thread(load, f"kbert-model-{name}", stop)
+    batch_bounds(settings.batch, model)  # a setting that does not suit it is told before anything connects
     if name == "crypto" and settings.sink.author_key is None:
         log.warning(
             "author_key.missing",

@@ -199,6 +199,7 @@ def classify(
         settings.model.ref,
         head_set=pipeline,
         revision=settings.model.revision,
+        tokeniser_revision=settings.model.tokeniser_revision,
         precision=precision or "fp32",
         device=settings.model.device,
         threads=settings.model.threads,
@@ -269,25 +270,65 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def config() -> None:
+def config(
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Name, default and meaning of every setting instead.")
+    ] = False,
+) -> None:
     """Print the settings in force; secrets are masked."""
-    print(_settings().model_dump_json(indent=2))
+    if not explain:
+        print(_settings().model_dump_json(indent=2))
+        return
+    from worker.settings import explained
+
+    for name, default, meaning in explained():
+        print(f"{name} ({f'default {default}' if default else 'no default'}): {meaning}")
 
 
 @bench_app.command("engine")
 def bench_engine(
+    *,
     as_json: AsJson = False,
+    messages: Annotated[
+        int | None, typer.Option(min=1, help="Chat texts a repeat; several full batches where absent.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved; medians are given.")] = 3,
+    max_batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of our engine; what suits the device where absent.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw throughput against batch tokens into this PNG.")
     ] = None,
     peers: Annotated[bool, typer.Option(help="The peers take most of the time.")] = True,
+    spinning: Annotated[
+        bool,
+        typer.Option("--spinning", help="Let ONNX Runtime's threads spin when idle, as by its default."),
+    ] = False,
 ) -> None:
-    """The engine alone, beside transformers, ONNX Runtime and OpenVINO."""
+    """The engine alone, in the settings' precision, beside transformers, ONNX Runtime and OpenVINO."""
     from worker.benchmarks.engine import bench_engine as measure
+    from worker.benchmarks.plot import check_plot, draw_throughput
 
+    model = _settings(quiet=True).model
+    if plot is not None:
+        check_plot(plot)
     with _status() as tell:
-        result = measure(report=tell, plot=plot, peers=peers)
+        result = measure(
+            messages=messages,
+            repeats=repeats,
+            precision=model.precision,
+            device=model.device,
+            threads=model.threads,
+            cuda_graphs=model.cuda_graphs,
+            max_batch_tokens=max_batch_tokens,
+            peers=peers,
+            spinning=spinning,
+            by_batch_tokens=plot is not None,
+            report=tell,
+        )
     _print_result(result, as_json)
+    if plot is not None:
+        draw_throughput(result, plot)
 
 
 @bench_app.command("pipeline")
@@ -337,17 +378,19 @@ def bench_latency(
 ) -> None:
     """From arrival to acknowledged signal under Poisson load, beside the two common rules of batching."""
     from worker.benchmarks.latency import bench_latency as measure
+    from worker.benchmarks.latency_plot import plot_latency
+    from worker.benchmarks.plot import check_plot
 
     settings = _settings(quiet=True)
+    if plot is not None:
+        check_plot(plot)
     with _status() as tell:
         result = _run(
             measure(settings, size=size, seconds=seconds, repeats=repeats, own_kafka=own_kafka, report=tell)
         )
-    if plot is not None:
-        from worker.benchmarks.latency_plot import plot_latency
-
-        plot_latency(result, plot)
     _print_result(result, as_json)
+    if plot is not None:
+        plot_latency(result, plot)
 
 
 @bench_app.command("soak")

@@ -17,6 +17,7 @@ def load_configured(settings: ModelSettings, head_set: "HeadSet") -> "Model":
         settings.ref,
         head_set=head_set,
         revision=settings.revision,
+        tokeniser_revision=settings.tokeniser_revision,
         precision=settings.precision,
         device=settings.device,
         threads=settings.threads,

@@ -20,20 +20,21 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
+import orjson
 import structlog
 
 from schemas.dead_letters import DeadLetterReason
 from schemas.messages import RawMessage
 from schemas.topics import ID_HEADER
 from worker.batching import DynamicBatcher
-from worker.errors import KbertError
+from worker.errors import ConfigurationError, KbertError
 from worker.inference.classifier import Classifier
 from worker.inference.engine import HeadOutputs
 from worker.inference.errors import EngineStopped, TokeniseError
 from worker.inference.thread import EngineThread
 from worker.inference.tokenising import EncodedText
 from worker.portions import portions
-from worker.settings import PipelineName, Settings
+from worker.settings import BatchSettings, PipelineName, Settings
 from worker.sink.dead_letters import dead_letter, smaller
 from worker.sink.producer import Delivery, OutRecord, Sink
 from worker.source.consumer import KafkaSource, Record
@@ -112,12 +113,7 @@ class Pipeline:
         self._model = model
         self._engine = engine
         self._task = task
-        budget = settings.batch.max_batch_tokens or model.default_batch_tokens
-        self._batcher = make_batcher(
-            max(budget, model.max_length),
-            settings.batch.max_queue_tokens or 16 * budget,
-            settings.batch.max_queue_delay,
-        )
+        self._batcher = make_batcher(*batch_bounds(settings.batch, model), settings.batch.max_queue_delay)
         self._tokenising = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kbert-tokenise")
         self._in_order: asyncio.Queue[_Running | _Outcome | None] = asyncio.Queue(_ENGINE_DEPTH)
         self._unacknowledged: asyncio.Queue[tuple[_Outcome, Delivery, float] | None] = asyncio.Queue(
@@ -233,11 +229,15 @@ class Pipeline:
             outcome, delivery, sent_at = item
             too_large = await delivery.acknowledged()
             self._stage["produce"].observe(monotonic() - sent_at)
-            for index in too_large:
-                await self._replace(outcome.records[index], outcome.out[index])
-            self._source.finish(outcome.records)
             dead_letter_topic = self._settings.topics.dead_letter
             letters = sum(out.topic == dead_letter_topic for out in outcome.out)
+            for index in too_large:
+                refused = outcome.out[index]
+                await self._replace(outcome.records[index], refused)
+                if refused.topic != dead_letter_topic:
+                    letters += 1
+                    outcome.classes.subtract(self._task.classes([orjson.loads(refused.value)]))
+            self._source.finish(outcome.records)
             self.counts.dead_letters += letters
             self.counts.signals += len(outcome.out) - letters
             metrics.SIGNALS.labels(self._name).inc(len(outcome.out) - letters)
@@ -394,10 +394,11 @@ class Pipeline:
             nonlocal started
             started = monotonic()
 
-        def ended(_: object) -> None:
+        def ended(done: "asyncio.Future[HeadOutputs]") -> None:
             if started is not None:
                 seconds = monotonic() - started
-                self._batcher.record_service(tokens, seconds)
+                if not done.cancelled() and done.exception() is None:  # else it tells nothing of the rate
+                    self._batcher.record_service(tokens, seconds)
                 self._stage["infer"].observe(seconds)
                 metrics.ENGINE_BUSY_SECONDS.labels(self._name).inc(seconds)
 
@@ -420,6 +421,8 @@ class Pipeline:
         problem = None
         if lag is None:
             problem = "Kafka does not answer"
+        elif self._source.claims_fail:  # what is read of it is dropped, and leaves no lag
+            problem = "Kafka opens no transactional producer"
         elif not self._source.joined:
             problem = "the consumer group has not assigned partitions yet"
         return Look(
@@ -442,6 +445,23 @@ class Pipeline:
             "signals": self.counts.signals,
             "dead_letters": self.counts.dead_letters,
         }
+
+
+def batch_bounds(settings: BatchSettings, model: Classifier) -> tuple[int, int]:
+    """Tokens of a batch, in which the longest text has room, and of the queue.
+
+    Raises:
+        ConfigurationError: the queue is set below one batch.
+    """
+    batch = max(settings.max_batch_tokens or model.default_batch_tokens, model.max_length)
+    queue = settings.max_queue_tokens or 16 * batch
+    if queue < batch:
+        lower = f", or set batch.max_batch_tokens={queue}" if queue >= model.max_length else ""
+        raise ConfigurationError(
+            f"batch.max_queue_tokens={queue} is below one batch of {batch} tokens: "
+            f"raise it to {batch} or more{lower}."
+        )
+    return batch, queue
 
 
 def _failed(error: Exception) -> "asyncio.Future[HeadOutputs]":

@@ -168,6 +168,7 @@ class Projection:
                     if not has_answered:
                         raise
                     report(str(error))
+                    metrics.READY.labels(self._name).set(0)
                     self._seldom.warning(f"{self._name}.redis_refuses", reason=str(error))
                 await asyncio.sleep(_CHECK_SECONDS)
 

@@ -3,7 +3,7 @@
 Environment variables are ``KBERT_`` and the path joined by two underscores, for
 example ``KBERT_KAFKA__BOOTSTRAP_SERVERS``. The TOML file is ``kbert.toml`` in the
 working directory, or the one that ``KBERT_CONFIG`` names. README.md lists what
-most users set; ``kbert config`` prints the tree in force.
+most users set; ``kbert config`` prints the tree in force, ``kbert config --explain`` what each means.
 """
 
 import difflib
@@ -74,18 +74,29 @@ class _Section(BaseModel):
 class KafkaSettings(_Section):
     """How to reach Kafka; shared by consumers, producers and admin."""
 
-    bootstrap_servers: str = "127.0.0.1:9092"
-    client_id: str = "kbert"
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
+    bootstrap_servers: str = Field(
+        default="127.0.0.1:9092",
+        description="Brokers as host:port, joined by commas; port 9092 where absent.",
+    )
+    client_id: str = Field(default="kbert", description="Name of these clients in the brokers' logs.")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        default="PLAIN", description="With SASL: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER."
+    )
+    sasl_username: str | None = Field(default=None, description="PLAIN and SCRAM: the user.")
+    sasl_password: SecretStr | None = Field(default=None, description="PLAIN and SCRAM: the user's password.")
     oauth_token_url: str | None = Field(
         default=None, description="OAUTHBEARER: token endpoint of the client-credentials grant."
     )
-    oauth_client_id: str | None = None
-    oauth_client_secret: SecretStr | None = None
-    oauth_scope: str | None = None
+    oauth_client_id: str | None = Field(default=None, description="OAUTHBEARER: id of this client.")
+    oauth_client_secret: SecretStr | None = Field(
+        default=None, description="OAUTHBEARER: secret of this client."
+    )
+    oauth_scope: str | None = Field(
+        default=None, description="OAUTHBEARER: scope to ask for; none is named where absent."
+    )
     oauth_cafile: FilePath | None = Field(
         default=None, description="Authorities of the token endpoint; the system's where absent."
     )
@@ -93,8 +104,10 @@ class KafkaSettings(_Section):
         default=None, description="Authorities to believe, PEM; the system's where absent."
     )
     ssl_certfile: FilePath | None = Field(default=None, description="Client certificate, PEM.")
-    ssl_keyfile: FilePath | None = None
-    ssl_keyfile_password: SecretStr | None = None
+    ssl_keyfile: FilePath | None = Field(default=None, description="Key of the client certificate, PEM.")
+    ssl_keyfile_password: SecretStr | None = Field(
+        default=None, description="Password of that key, where it has one."
+    )
     ssl_check_hostname: bool = Field(
         default=True, description="Off: any name that an authority believed here has signed."
     )
@@ -178,19 +191,24 @@ class KafkaSettings(_Section):
 class RedisSettings(_Section):
     """How to reach Redis. ``rediss://`` turns TLS on; user and password may stand in the URL instead."""
 
-    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="redis://host:port/database, or rediss:// for TLS; may hold user and password.",
+    )
     username: str | None = Field(default=None, description="ACL user; the default user where absent.")
-    password: SecretStr | None = None
+    password: SecretStr | None = Field(default=None, description="Password of that user.")
     ssl_cafile: FilePath | None = Field(
         default=None, description="Authorities to believe, PEM; the system's where absent."
     )
     ssl_certfile: FilePath | None = Field(default=None, description="Client certificate, PEM.")
-    ssl_keyfile: FilePath | None = None
-    ssl_keyfile_password: SecretStr | None = None
+    ssl_keyfile: FilePath | None = Field(default=None, description="Key of the client certificate, PEM.")
+    ssl_keyfile_password: SecretStr | None = Field(
+        default=None, description="Password of that key, where it has one."
+    )
     ssl_check_hostname: bool = Field(
         default=True, description="Off: any name that an authority believed here has signed."
     )
-    cluster: bool = False
+    cluster: bool = Field(default=False, description="Whether the server is a Redis Cluster.")
     prefix: str = Field(default="kbert:", description="Put before every key and channel.")
 
     @model_validator(mode="after")
@@ -236,28 +254,46 @@ class RedisSettings(_Section):
 
 
 class TopicSettings(_Section):
-    """Topic names."""
+    """Topic names, and how `kbert topics --create` makes topics."""
 
-    raw: str = topics.RAW_CRYPTO
-    signals: str = topics.SIGNALS_CRYPTO
-    dead_letter: str = topics.DEAD_LETTER
-    partitions: PositiveInt = Field(default=6, description="Used by `kbert topics --create`.")
-    replication_factor: PositiveInt = Field(default=1, description="Used by `kbert topics --create`.")
+    raw: str = Field(default=topics.RAW_CRYPTO, description="Topic that raw crypto messages come from.")
+    signals: str = Field(default=topics.SIGNALS_CRYPTO, description="Topic that crypto signals go to.")
+    dead_letter: str = Field(
+        default=topics.DEAD_LETTER, description="Topic for what cannot be read, of both pipelines."
+    )
+    partitions: PositiveInt = Field(
+        default=6, description="Partitions of a topic that `kbert topics --create` makes."
+    )
+    replication_factor: PositiveInt = Field(
+        default=1,
+        description="Replicas of a topic that `kbert topics --create` makes; 3 on three brokers or more.",
+    )
 
 
 class ModelSettings(_Section):
     """Which weights, and where they run."""
 
     ref: str | None = Field(
-        default=None, description="Directory, .pt file or Hub id; the bundled model where absent."
+        default=None,
+        description="Directory, .pt file or Hub id (owner/name or owner/name@revision); the bundled model "
+        "where absent.",
     )
-    revision: str | None = Field(default=None, description="Hub commit; pin it in production.")
+    revision: str | None = Field(
+        default=None, description="Hub commit, where `ref` has none after an @; pin it in production."
+    )
+    tokeniser_revision: str | None = Field(
+        default=None,
+        description="Hub commit of the encoder that a .pt file names, whose tokeniser and config are taken "
+        "where none lie beside the weights; pin it likewise.",
+    )
     offline: bool = Field(default=False, description="Use the local Hub cache only.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto, cpu or cuda; auto: CUDA where there is a GPU, else the CPU."
+    )
     precision: Literal["auto", "fp32", "bf16", "int8", "fp16", "fp8"] = Field(
         default="auto",
-        description="int8 on a CPU, fp16 and fp8 on a GPU; auto: the fastest that keeps the answers on the "
-        "samples.",
+        description="fp32, bf16, int8 (CPU), fp16, fp8 (GPU) or auto: on a CPU the fastest of fp32, bf16 and "
+        "int8 that keeps the answers on the samples, on a GPU bf16 (fp16 before Ampere).",
     )
     threads: PositiveInt | None = Field(default=None, description="CPU threads; all cores where absent.")
     cuda_graphs: bool = Field(
@@ -272,16 +308,16 @@ class TrafficModelSettings(ModelSettings):
 
     precision: Literal["auto", "fp32", "bf16", "int8", "fp16", "fp8"] = Field(
         default="fp32",
-        description="With auto the next start may choose otherwise, and `kbert narrative build` give other "
-        "probabilities than the stream.",
+        description="As model.precision. With auto the next start may choose otherwise, and `kbert narrative "
+        "build` give other probabilities than the stream.",
     )
 
 
 class SourceSettings(_Section):
     """The consumer group that reads raw messages."""
 
-    group_id: str = "kbert-worker"
-    max_poll_records: PositiveInt = 1_000
+    group_id: str = Field(default="kbert-worker", description="Consumer group of the crypto workers.")
+    max_poll_records: PositiveInt = Field(default=1_000, description="Records of one poll at most.")
     fetch_max_wait: PositiveFloat = Field(
         default=0.1,
         description="Seconds that the broker may hold a fetch that finds nothing. Kafka answers as soon "
@@ -291,7 +327,9 @@ class SourceSettings(_Section):
     max_unfinished_bytes: PositiveInt = Field(
         default=67_108_864, description="Nothing more is read while so many bytes are read and not finished."
     )
-    session_timeout: PositiveFloat = Field(default=10.0, description="Seconds without a heartbeat.")
+    session_timeout: PositiveFloat = Field(
+        default=10.0, description="Seconds without a heartbeat after which the group drops a member."
+    )
     max_poll_interval: PositiveFloat = Field(
         default=300.0, description="Longest time (s) that the source may hold back before the group drops it."
     )
@@ -318,7 +356,9 @@ class BatchSettings(_Section):
     """The dynamic batcher."""
 
     max_batch_tokens: PositiveInt | None = Field(
-        default=None, description="Tokens of one batch; 4096 on a CPU, 65536 on a GPU where absent."
+        default=None,
+        description="Tokens of one batch; where absent 1,024 a CPU thread, between 1,024 and 16,384, and "
+        "16,384 on a GPU.",
     )
     max_queue_tokens: PositiveInt | None = Field(
         default=None, description="Hard bound of the queue; 16 batches where absent."
@@ -332,15 +372,21 @@ class SinkSettings(_Section):
     """The producer of signals and dead letters."""
 
     publish_text: bool = Field(default=True, description="Put the first characters into the signal.")
-    text_characters: PositiveInt = 500
+    text_characters: PositiveInt = Field(
+        default=500, description="Characters of the message that publish_text puts there."
+    )
     author_key: SecretStr | None = Field(
         default=None,
         description="Key of the author hash; set it and keep it: the key used where absent is public, and "
         "known names can be found by their hashes.",
     )
-    request_timeout: PositiveFloat = 40.0
-    compression: Literal["gzip"] | None = None
-    max_batch_bytes: PositiveInt = Field(default=262_144, description="Records of one produce batch.")
+    request_timeout: PositiveFloat = Field(
+        default=40.0, description="Seconds in which the brokers have to answer a produce request or commit."
+    )
+    compression: Literal["gzip"] | None = Field(
+        default=None, description="Of produce batches: gzip, or none where absent."
+    )
+    max_batch_bytes: PositiveInt = Field(default=262_144, description="Bytes of one produce batch.")
     max_unacknowledged: PositiveInt = Field(
         default=8, description="Batches on their way to the broker before the engine waits."
     )
@@ -362,11 +408,15 @@ class SinkSettings(_Section):
 class AggregateSettings(_Section):
     """From signals.crypto into Redis windows."""
 
-    group_id: str = "kbert-aggregates"
-    max_poll_records: PositiveInt = 5_000
-    session_timeout: PositiveFloat = Field(default=10.0, description="Seconds without a heartbeat.")
+    group_id: str = Field(default="kbert-aggregates", description="Consumer group of the aggregates.")
+    max_poll_records: PositiveInt = Field(default=5_000, description="Records of one poll at most.")
+    session_timeout: PositiveFloat = Field(
+        default=10.0, description="Seconds without a heartbeat after which the group drops a member."
+    )
     relevant_from: float = Field(default=0.4, ge=0, le=1, description="Relevance from which MARKET counts.")
-    id_window: PositiveInt = Field(default=50_000, description="Ids a partition remembers to drop repeats.")
+    id_window: PositiveInt = Field(
+        default=50_000, description="Offsets of a partition within which a repeated id counts once."
+    )
     margin: int = Field(
         default=5_000,
         ge=0,
@@ -379,9 +429,11 @@ class AggregateSettings(_Section):
 class NarrativeSettings(_Section):
     """From signals.traffic into the monthly narrative index in Redis."""
 
-    group_id: str = "kbert-narrative"
-    max_poll_records: PositiveInt = 5_000
-    session_timeout: PositiveFloat = Field(default=10.0, description="Seconds without a heartbeat.")
+    group_id: str = Field(default="kbert-narrative", description="Consumer group of the narrative index.")
+    max_poll_records: PositiveInt = Field(default=5_000, description="Records of one poll at most.")
+    session_timeout: PositiveFloat = Field(
+        default=10.0, description="Seconds without a heartbeat after which the group drops a member."
+    )
     id_window: PositiveInt = Field(
         default=200_000, description="Offsets of a partition within which a repeated id counts once."
     )
@@ -399,9 +451,11 @@ class NarrativeSettings(_Section):
 class TrafficSettings(_Section):
     """What the traffic pipeline does not share with the crypto pipeline."""
 
-    raw: str = topics.RAW_TRAFFIC
-    signals: str = topics.SIGNALS_TRAFFIC
-    group_id: str = Field(default="kbert-traffic-worker", description="Its consumer group.")
+    raw: str = Field(default=topics.RAW_TRAFFIC, description="Topic that raw traffic news comes from.")
+    signals: str = Field(default=topics.SIGNALS_TRAFFIC, description="Topic that traffic signals go to.")
+    group_id: str = Field(
+        default="kbert-traffic-worker", description="Consumer group of the traffic workers."
+    )
     model: TrafficModelSettings = TrafficModelSettings()
 
 
@@ -414,8 +468,10 @@ class CoinSettings(_Section):
 class ServeSettings(_Section):
     """HTTP API, live streams and the page."""
 
-    host: str = Field(default="127.0.0.1", description="Beyond this machine only with a token.")
-    port: int = Field(default=8420, ge=0, le=65535, description="0 takes a free one.")
+    host: str = Field(
+        default="127.0.0.1", description="Address to bind; beyond this machine only with a token."
+    )
+    port: int = Field(default=8420, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
     token: BearerToken | None = Field(
         default=None, min_length=16, description="Bearer token that the API then asks for."
     )
@@ -442,18 +498,24 @@ class WebhookSettings(_Section):
 
     url: SecretStr | None = Field(default=None, description="http(s)://...; may hold a token of its own.")
     secret: SecretStr | None = Field(default=None, min_length=16, description="Key of the HMAC signature.")
-    group_id: str = "kbert-webhook"
+    group_id: str = Field(default="kbert-webhook", description="Its consumer group.")
     coins: tuple[str, ...] = Field(default=(), description="Only signals that name one of them.")
-    actions: tuple[Action, ...] = ()
-    sentiments: tuple[Sentiment, ...] = ()
-    min_certainty: float = Field(default=0.0, ge=0, le=1)
-    min_relevance: float = Field(default=0.0, ge=0, le=1)
+    actions: tuple[Action, ...] = Field(
+        default=(), description="Only signals whose action_signal is one of them."
+    )
+    sentiments: tuple[Sentiment, ...] = Field(
+        default=(), description="Only signals whose sentiment_strength is one of them."
+    )
+    min_certainty: float = Field(default=0.0, ge=0, le=1, description="Only signals at least as certain.")
+    min_relevance: float = Field(default=0.0, ge=0, le=1, description="Only signals at least as relevant.")
     timeout: PositiveFloat = Field(default=10.0, description="Seconds for one whole attempt.")
     attempts: PositiveInt = Field(default=8, description="Tries before a signal goes to the dead letters.")
     backoff: PositiveFloat = Field(
         default=0.5, description="Longest pause (s) before the second try; doubled for each one after it."
     )
-    max_backoff: PositiveFloat = 60.0
+    max_backoff: PositiveFloat = Field(
+        default=60.0, description="Longest pause (s) before any try, also where Retry-After asks for more."
+    )
     queue: PositiveInt = Field(
         default=1_000, description="Signals that may wait here; more wait in Kafka, and none is dropped."
     )
@@ -468,16 +530,21 @@ class WebhookSettings(_Section):
 class FreqtradeSettings(_Section):
     """`kbert bot freqtrade`: what a freqtrade with `external_message_consumer` connects to."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8421, ge=0, le=65535)
+    host: str = Field(default="127.0.0.1", description="Address to bind.")
+    port: int = Field(default=8421, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
     ws_token: SecretStr | None = Field(
         default=None, min_length=16, description="The `ws_token` of the consumer's producer entry."
     )
     pairs: tuple[str, ...] = Field(default=("BTC/KRW",), min_length=1, description="As freqtrade names them.")
     timeframe: str = Field(default="5m", description="That of the consuming strategy.")
-    candle_type: Literal["spot", "futures"] = "spot"
-    metrics: tuple[str, ...] = ("sentiment_index", "messages", "action_balance")
-    window: Window = "1h"
+    candle_type: Literal["spot", "futures"] = Field(
+        default="spot", description="spot or futures, as the consuming freqtrade trades."
+    )
+    metrics: tuple[str, ...] = Field(
+        default=("sentiment_index", "messages", "action_balance"),
+        description="Columns of each candle, named as in `kbert export aggregates --metric`.",
+    )
+    window: Window = Field(default="1h", description="Rolling window of each metric.")
     delay: int = Field(
         default=60, ge=0, description="Seconds before its close up to which a candle sees messages."
     )
@@ -489,14 +556,14 @@ class FreqtradeSettings(_Section):
 class HummingbotSettings(_Section):
     """`kbert bot hummingbot`: signals for its controller `ai_livestream` over MQTT."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=1883, ge=1, le=65535)
-    username: str | None = None
-    password: SecretStr | None = None
-    tls: bool = False
+    host: str = Field(default="127.0.0.1", description="The MQTT broker.")
+    port: int = Field(default=1883, ge=1, le=65535, description="Its port.")
+    username: str | None = Field(default=None, description="User at the broker, where it asks for one.")
+    password: SecretStr | None = Field(default=None, description="Password of that user.")
+    tls: bool = Field(default=False, description="Whether to connect by TLS; the system's authorities count.")
     topic: str = Field(default="hbot/predictions", description="The controller's `topic`.")
     pairs: tuple[str, ...] = Field(default=("BTC-KRW",), min_length=1, description="Its trading pairs.")
-    window: Window = "15m"
+    window: Window = Field(default="15m", description="Rolling window that the probabilities come from.")
     interval: PositiveFloat = Field(default=5.0, description="Seconds between messages of a pair.")
     least: PositiveInt = Field(default=5, description="Messages in the window below which it is neutral.")
     target_pct: PositiveFloat = Field(
@@ -518,8 +585,10 @@ class BotSettings(_Section):
 class MetricsSettings(_Section):
     """Prometheus metrics and probes."""
 
-    port: int | None = Field(default=None, ge=1, le=65535, description="Off where absent.")
-    host: str = Field(default="127.0.0.1", description="Beyond this machine only with a token.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="Port to bind; off where absent.")
+    host: str = Field(
+        default="127.0.0.1", description="Address to bind; beyond this machine only with a token."
+    )
     token: BearerToken | None = Field(
         default=None, min_length=16, description="Bearer token that /metrics then asks for; probes ask none."
     )
@@ -528,7 +597,9 @@ class MetricsSettings(_Section):
 class LogSettings(_Section):
     """Logs go to standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="debug, info, warning or error."
+    )
     format: Literal["auto", "json", "console"] = Field(
         default="auto", description="auto: console on a terminal, JSON elsewhere."
     )
@@ -684,6 +755,19 @@ def _variables(model: type[BaseModel] = Settings, prefix: str = _PREFIX) -> Iter
         yield variable, kind
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _variables(kind, f"{variable}__")
+
+
+def explained(model: type[BaseModel] = Settings, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every setting: its name, its default as JSON ("" for none), and what it means."""
+    for name, field in model.model_fields.items():
+        kind, default = field.annotation, field.default
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from explained(kind, f"{path}{name}.")
+            continue
+        if isinstance(default, SecretStr):  # a default is no secret
+            default = default.get_secret_value()
+        shown = "" if default is None else json.dumps(default, default=str)
+        yield path + name, shown, field.description or ""
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:

@@ -61,6 +61,7 @@ async def watch(name: str, limit: float, look: Callable[[float], Awaitable[Look]
             slow = f"nothing has moved for {stalled:.0f} s" if stalled > limit / 4 else None
             problem = seen.problem or slow
             report(problem)
+            metrics.READY.labels(name).set(problem is None)
             if stalled > limit:
                 reason = f"; {seen.problem}" if seen.problem else ""
                 raise StalledError(

@@ -197,6 +197,38 @@ async def test_a_series_that_is_not_kept_is_no_unknown_coin(browser: Browser) ->
         await expect(page.locator("#view")).not_to_contain_text("이 이름의 코인이 없습니다")
 
 
+@pytest.mark.parametrize(
+    ("status", "korean", "english"),
+    [
+        (0, "kbert serve의 로그", "the log of kbert serve"),
+        (429, "serve.requests_per_second", "raise serve.requests_per_second"),
+        (500, "kbert serve의 로그", "the log of kbert serve"),
+        (503, "Redis를 확인하세요", "Check Redis"),
+    ],
+)
+@pytest.mark.parametrize("of", ["coins", "signals/recent"])
+async def test_a_read_that_fails_is_said_until_one_is_answered(
+    browser: Browser, of: str, status: int, korean: str, english: str
+) -> None:
+    async def refuse(route: Route) -> None:
+        await (route.fulfill(status=status) if status else route.abort())
+
+    async with alone(browser, usual, allowed="Failed to load resource") as page:
+        banner = page.locator("#banner")
+        await expect(messages(page)).to_have_text("1")
+        await expect(banner).to_be_hidden()
+        await page.route(f"**/v1/{of}?*", refuse)
+        await page.evaluate("document.querySelector('input[value=\"7d\"]').click()")
+        await page.select_option("#filter-sentiment", "strong_neg")
+        await expect(banner).to_contain_text(korean)
+        await expect(page.locator("#status")).to_have_text("실시간")
+        await page.click("#language")
+        await expect(banner).to_contain_text(english)
+        await page.unroute(f"**/v1/{of}?*")
+        await page.evaluate("document.querySelector('input[value=\"1h\"]').click()")
+        await expect(banner).to_be_hidden()
+
+
 async def test_a_coin_that_is_young_is_asked_for_by_the_clock_of_the_server(browser: Browser) -> None:
     asked: list[str] = []
 

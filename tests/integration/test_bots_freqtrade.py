@@ -13,7 +13,9 @@ from schemas.signals import CryptoSignal
 from tests.servers import KafkaServer, Topics
 from tests.serving import full_signal, now, send, serve_settings, serving, week_of_signals
 from tests.waiting import eventually
+from worker.clients.bots.freqtrade import KbertMixin
 from worker.embedded import free_port
+from worker.errors import ConfigurationError
 
 pytest.importorskip("freqtrade", reason="freqtrade needs Python 3.11 or newer and its wheels")
 
@@ -212,6 +214,28 @@ def test_an_unknown_pair_has_no_values(tmp_path: Path) -> None:
     mood = strategy(config(tmp_path, signals=signals))
     frame = mood.populate_indicators(candles(START, 20), {"pair": "NOSUCHCOIN/KRW"})
     assert frame["kbert_messages"].isna().all()
+
+
+def test_a_pair_means_what_the_users_own_files_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mood(KbertMixin):
+        timeframe = "5m"
+        kbert_metrics = ("messages",)
+        kbert_signals = write(tmp_path / "signals.jsonl", [said(1, 2, 2, "weak_pos") | {"coins": ["XYZ"]}])
+
+    def counted(pair: str) -> float:
+        return float(Mood().kbert_join(candles(START, 1), pair, "kbert_")["kbert_messages"].sum())
+
+    assert [counted("XYZ/KRW"), counted("OWN/KRW")] == [0, 0]
+    coins, markets = tmp_path / "coins.toml", tmp_path / "markets.toml"
+    coins.write_text('[coins.XYZ]\nkorean = "엑스"\nenglish = "Xyz"\n')
+    monkeypatch.setenv("KBERT_COINS__USER_FILE", str(coins))
+    assert [counted("XYZ/KRW"), counted("OWN/KRW")] == [1, 0]
+    markets.write_text('[ccxt.codes]\nXYZ = { code = "OWN" }\n')
+    monkeypatch.setenv("KBERT_BOT__MARKETS_FILE", str(markets))
+    assert counted("OWN/KRW") == 1
+    markets.write_text("[ccxt")
+    with pytest.raises(ConfigurationError, match=r"markets\.toml"):  # no pair without a coin
+        counted("OWN/KRW")
 
 
 async def test_live_it_reads_the_server_and_never_repaints(

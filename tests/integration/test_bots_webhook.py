@@ -23,6 +23,7 @@ from tests.waiting import eventually
 from worker.cli import app
 from worker.clients.bots.webhook import ID, SIGNATURE, TIMESTAMP, Webhook, sign, verify
 from worker.commands.bot_webhook import read_dead_letters, resend_dead_letters, run_webhook
+from worker.commands.common import InterruptedEarlyError
 from worker.embedded import free_port
 from worker.errors import ConfigurationError
 from worker.settings import BotSettings, Settings, WebhookSettings
@@ -155,6 +156,35 @@ async def test_dead_letters_can_be_sent_again(tmp_path: Path, capsys: pytest.Cap
         await resend_dead_letters(settings, again, left_out, asyncio.Event())
     assert capsys.readouterr().out.endswith("1 delivered, 1 refused, 0 left out\n")
     assert [letter["signal"]["id"] for letter in letters(tmp_path)] == ["message-1"]
+
+
+@pytest.mark.parametrize(("script", "delivered"), [(("hang",), 0), ((200, "hang"), 1)])
+async def test_a_stop_ends_a_delivery_that_hangs(
+    script: tuple[Any, ...], delivered: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = asyncio.Event()
+    with receiver(*script) as server:
+        hook = webhook(server.url, tmp_path, timeout=600)
+        settings = Settings(_env_file=None, bot=BotSettings(webhook=hook))
+        sending = asyncio.create_task(resend_dead_letters(settings, [a_signal(n) for n in range(3)], 0, stop))
+        await eventually(lambda: len(server.requests) == len(script), what="the request that hangs")
+        stop.set()
+        async with asyncio.timeout(20):
+            with pytest.raises(InterruptedEarlyError, match=f"the last {3 - delivered} were not sent"):
+                await sending
+    assert capsys.readouterr().out == f"{delivered} delivered, 0 refused, 0 left out\n"
+    assert letters(tmp_path) == []
+
+
+async def test_a_stop_behind_the_last_delivery_interrupts_nothing(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    with receiver() as server:
+        settings = Settings(_env_file=None, bot=BotSettings(webhook=webhook(server.url, tmp_path)))
+        await resend_dead_letters(settings, [a_signal(1)], 0, stop)
+        stop.set()
+        with pytest.raises(InterruptedEarlyError):
+            await resend_dead_letters(settings, [a_signal(1)], 0, stop)
+        assert len(server.requests) == 1
 
 
 async def test_a_full_disk_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,19 +4,23 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
+import pytest
 from redis.asyncio import Redis
 
+from schemas.aggregates import AggregateChange
 from tests.kafka_io import produce
 from tests.servers import KafkaServer, Topics
 from tests.serving import full_signal, now
 from tests.waiting import eventually
 from worker.aggregates.project import Aggregator
 from worker.aggregates.store import RedisStore
+from worker.clients.examples import alert_on_zscore
 
 
 @contextlib.contextmanager
@@ -71,6 +75,35 @@ def test_read_aggregates(redis_url: str, redis_prefix: str) -> None:
     assert "BTC      messages=30 index=+0.50" in lines[:2]
     assert lines[2] == "ETH      messages=15 index=+0.50"
     assert lines[-1].endswith("BTC messages=30 index=+0.50")
+
+
+async def test_alert_on_zscore_names_markets_of_the_users_own_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Away:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        async def __aenter__(self) -> "Away":
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+        async def changes(self) -> AsyncIterator[AggregateChange]:
+            yield AggregateChange(symbols=["XYZ"], at=now())
+
+        async def get(self, _: str) -> SimpleNamespace:
+            return SimpleNamespace(windows={"1h": SimpleNamespace(zscore_index=4.0)})
+
+    coins, markets = tmp_path / "coins.toml", tmp_path / "markets.toml"
+    coins.write_text('[coins.XYZ]\nkorean = "엑스"\nenglish = "Xyz"\n')
+    markets.write_text('[upbit.codes]\nXYZ = { code = "OWN" }\n')
+    monkeypatch.setenv("KBERT_COINS__USER_FILE", str(coins))
+    monkeypatch.setenv("KBERT_BOT__MARKETS_FILE", str(markets))
+    monkeypatch.setattr(alert_on_zscore, "Aggregates", Away)
+    await alert_on_zscore.alert("redis://away", "upbit", 3.0, "kbert:")
+    assert capsys.readouterr().out == "KRW-OWN greedy z=+4.0\n"
 
 
 async def test_alert_on_zscore(redis_url: str, redis_prefix: str, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from worker.clients import Aggregates
 from worker.embedded import free_port
 from worker.errors import ConfigurationError, ConnectionFailedError, KbertError
 from worker.history.columns import CRYPTO_COLUMNS
+from worker.history.formulas import unescape_formula
 from worker.history.writing import writer
 from worker.settings import Settings
 
@@ -48,7 +49,7 @@ async def settings(kafka: KafkaServer, topics: Topics, redis_url: str, redis_pre
 
 def signals(count: int, **fields: Any) -> list[dict[str, Any]]:
     """Signals a minute apart, with texts that are hard on a file format."""
-    texts = ('"따옴표", 쉼표', "줄\n바꿈\r\n둘", "=1+1", "🚀 비트 간다", "", None)
+    texts = ('"따옴표", 쉼표', "줄\n바꿈\r\n둘", "하나\r둘", "=1+1", "'-1", "🚀 비트 간다", "", None)
     return [
         full_signal(
             n,
@@ -89,6 +90,7 @@ def from_csv(path: Path) -> list[dict[str, Any]]:
             for name in ("coins", "emotions"):
                 values[name] = values[name].split(";") if values[name] else []
             values["author_hash"] = values["author_hash"] or None
+            values["text"] = unescape_formula(values["text"])
             rows.append(nested(values))
         return rows
 
@@ -240,6 +242,8 @@ async def test_aggregates_are_the_series_of_the_buckets(settings: Settings, tmp_
     assert all(line.startswith("BTC,1h,") and line.split(",")[2].endswith(":00Z") for line in lines)
     too_far = await export(settings, "aggregates", "-o", "-", "--from", "30d", "--window", "24h")
     assert "the buckets reach back to" in too_far.stderr
+    with pytest.raises(ConfigurationError, match="No signal has named btc: kbert watch"):
+        await export(settings, "aggregates", "-o", "-", "--coin", "btc")
     with pytest.raises(ConfigurationError, match="minutes are kept for 25 h"):
         await export(settings, "aggregates", "-o", "-", "--from", "3d", "--window", "5m")
 

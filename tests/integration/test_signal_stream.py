@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
+import time_machine
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.signals import CryptoSignal
@@ -187,3 +189,10 @@ async def test_the_same_id_in_another_room_is_another_signal(kafka: KafkaServer,
             if signal.id == "message-501":
                 break
     assert got == [("a", "message-500"), ("b", "message-500"), ("a", "message-501")]
+
+
+def test_a_start_without_a_zone_is_in_utc() -> None:
+    at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+    with time_machine.travel(at.astimezone(ZoneInfo("Asia/Seoul"))):  # the zone of the process, too
+        starts = [SignalStream("127.0.0.1:1", since=since)._since for since in (at, at.replace(tzinfo=None))]
+    assert starts == [at, at]

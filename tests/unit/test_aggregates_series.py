@@ -50,6 +50,16 @@ def test_the_last_point_is_what_a_reader_of_now_sees(window: Window) -> None:
     assert series.values["messages"][-1] == total(history, span(window, MINUTE))[MESSAGES]
 
 
+@pytest.mark.parametrize(("window", "last"), [("1h", -1), ("4h", -1), ("24h", 0), ("7d", 0)])
+def test_a_short_window_by_the_hour_ends_with_a_whole_hour(window: Window, last: int) -> None:
+    """Minutes into an hour, its newest point counted them alone, as a window of 1h."""
+    days_ago = datetime.fromtimestamp(NOW - 2 * 86_400, UTC)
+    plan = plan_series(window, since=days_ago, now=NOW)
+    hour = int(NOW) // 3_600
+    assert not plan.by_minute
+    assert plan.points[-1][1] == hour + 1 + last
+
+
 def test_hours_where_minutes_do_not_reach_and_a_sentence_where_nothing_does() -> None:
     days_ago = datetime.fromtimestamp(NOW - 3 * 86_400, UTC)
     plan = plan_series("1h", since=days_ago, now=NOW)

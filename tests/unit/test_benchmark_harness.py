@@ -3,14 +3,16 @@
 import asyncio
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from schemas.messages import RawMessage
 from schemas.signals import CryptoSignal
 from worker.benchmarks import common_rules, null_race
+from worker.benchmarks.aggregates import rates
 from worker.benchmarks.common_rules import SIZE, FixedSizeBatcher, TimerBatcher
-from worker.benchmarks.latency import per_second
+from worker.benchmarks.latency import goals, per_second
 from worker.benchmarks.load_generator import Load, planned_arrivals
 from worker.benchmarks.null_job import signal_of
 from worker.benchmarks.soak import SPAN, summary
@@ -38,6 +40,28 @@ def test_capacity_is_counted_while_the_load_arrives() -> None:
     assert per_second(finishes, 0, 3 * second) == pytest.approx(400.0)
     with pytest.raises(KbertError, match="--seconds"):
         per_second([(2 * second, 40)], 0, 3 * second)
+
+
+def test_the_goals_compare_the_tails_of_all_rules() -> None:
+    def point(load: float, ours: float, *rules: float) -> dict[str, Any]:
+        ms = {"ours": {"p99": ours}} | {f"rule {n}": {"p99": p99} for n, p99 in enumerate(rules)}
+        return {"load": load, "ms": ms}
+
+    points = [point(0.1, 37.0, 93.0, 92.0), point(0.5, 112.0, 134.0, 112.0), point(0.8, 190.0, 383.0, 246.0)]
+    found = goals(points, {"one_message": 8.0, "full_batch": 95.0}, {"p99": 14.5})
+    assert found["p99 at 80%"] == {"limit_ms": 380.0, "ours_ms": 190.0, "broker_p99_ms": 14.5}
+    assert {name: met for name, met in found.items() if "below" in name} == {
+        "p99 below both rules at 10%": True,
+        "p99 below both rules at 50%": False,
+        "p99 below both rules at 80%": True,
+    }
+
+
+def test_aggregates_are_held_against_their_peer() -> None:
+    found = rates([60_000.0, 66_000.0], [50_000.0], [90_000.0], [70_000.0], [2_000.0])
+    assert found["apply"] == 63_000
+    assert found["peers"] == {"one HINCRBY per field": 2_000}
+    assert found["ratios"] == {"one HINCRBY per field": 31.5}
 
 
 async def test_the_fixed_size_rule_waits_for_its_size_or_its_timer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,16 @@
 """The labelled lines of the project are the tagger's test."""
 
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import worker.training
 from worker.coins import CoinTagger, load_catalogue
-from worker.coins.measure import Line, Score, read_lines, report, score, without_each_rule
-from worker.coins.rules import Rule
+from worker.coins.measure import Line, Score, read_lines, report, score, show, without_each_rule
+from worker.coins.rules import Found, Rule
 
 _DATA = Path(worker.training.__file__).parent / "data"
 _LABELLED = _DATA / "crypto_ko.jsonl.gz"
@@ -52,7 +54,7 @@ def test_every_file_is_measured() -> None:
 
 def test_the_words_around_a_name_are_what_finds_everyday_words() -> None:
     whole = _scores()["all"]
-    without = without_each_rule(_lines())
+    without = {rule: scores["all"] for rule, scores in without_each_rule(_lines()).items()}
     assert without[Rule.MARKET.value].recall < whole.recall - 0.015
     assert without[Rule.AGAINST.value].precision < whole.precision - 0.01
     assert without[Rule.COMPANY.value].recall < whole.recall - 0.01
@@ -90,3 +92,38 @@ def test_a_report_counts_what_it_says() -> None:
     assert measured["files"]["b"]["missed"] == 1
     assert measured["files"]["all"]["lines"] == 4
     assert set(measured["without"]) == {rule.value for rule in Rule}
+
+
+def test_a_rule_is_measured_in_each_file() -> None:
+    lines = [
+        Line("링크 상장 폭등", frozenset({"LINK"}), "a"),
+        Line("비트 간다", frozenset({"BTC"}), "b"),
+    ]
+    without = report(lines, CoinTagger(load_catalogue()))["without"][Rule.MARKET.value]
+    assert {file: (one["recall"], one["lines"]) for file, one in without.items()} == {
+        "a": (0.0, 1),
+        "b": (1.0, 1),
+        "all": (0.5, 2),
+    }
+
+
+def test_a_way_of_finding_has_precision_and_recall() -> None:
+    lines = [
+        Line("비트코인 비트코인 이더", frozenset({"BTC", "ETH"}), "a"),
+        Line("비트코인", frozenset(), "a"),
+    ]
+    ways = report(lines, CoinTagger(load_catalogue()))["ways"]
+    assert ways[Found.NAME.value] == {
+        "names": 3,
+        "right": 2,
+        "precision": pytest.approx(2 / 3),
+        "recall": 0.5,
+    }
+    assert ways[Found.LIKELY.value]["recall"] == 0.5
+
+
+def test_the_tables_show_each_rule_and_file() -> None:
+    lines = [Line("비트 간다", frozenset({"BTC"}), "rooms"), Line("점심", frozenset(), "press")]
+    console = Console(record=True, width=120, file=StringIO())
+    show(report(lines, CoinTagger(load_catalogue())), console)
+    assert console.export_text().count("rooms") == 1 + len(Rule)

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -109,6 +110,25 @@ async def test_who_waits_for_redis_is_not_ended() -> None:
     with pytest.raises(StalledError, match="Redis does not answer"):
         await watch("test", 0.2, look)
     assert looks > 50
+
+
+async def test_a_part_that_lacks_something_is_not_ready_also_where_it_is_excused() -> None:
+    looks = iter(
+        [
+            Look(moved=0, idle=True),
+            Look(moved=0, idle=False, problem="Redis does not answer", excused=True),
+            Look(moved=0, idle=True),
+        ]
+    )
+    shown: list[float | None] = []
+
+    async def look(timeout: float) -> Look:
+        shown.append(REGISTRY.get_sample_value("kbert_ready", {"part": "never-seen"}))
+        return next(looks)
+
+    with pytest.raises(RuntimeError):  # there is no fourth
+        await watch("never-seen", 0.2, look)
+    assert shown == [None, 1.0, 0.0, 1.0]
 
 
 def test_metrics_beyond_this_machine_only_with_a_token() -> None:

@@ -1,5 +1,6 @@
 """Lines of a file that are no message, or more than one could take them for."""
 
+import csv
 import gzip
 import json
 import random
@@ -11,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.messages import RawMessage
 from worker.clients.bots.recorded import read_signals
 from worker.errors import KbertError
+from worker.history.columns import Column
+from worker.history.formulas import escape_formula, unescape_formula
 from worker.history.messages import BadLine, read_messages
+from worker.history.writing import writer
 
 MOST = 200
 
@@ -47,6 +53,59 @@ def test_the_longest_line_that_is_taken(tmp_path: Path, end: bytes) -> None:
     assert texts(read(tmp_path / "m.jsonl", b"x" * MOST + end)) == ["x" * MOST]
     assert texts(read(tmp_path / "m.jsonl", b"x" * (MOST + 1) + end)) == ["refused m.jsonl:1"]
     assert texts(read(tmp_path / "m.jsonl", b"x" * 5_000 + end)) == ["refused m.jsonl:1"]
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.csv.gz"])
+@pytest.mark.parametrize("length", [MOST + 1, 200_000])
+def test_a_row_that_is_too_long_is_refused_alone(tmp_path: Path, length: int, name: str) -> None:
+    """Nothing behind it was read."""
+    found = read(tmp_path / name, b"id,text\n1,one\n2," + b"x" * length + b"\n3,three\n")
+    assert texts(found) == ["one", f"refused {name}:3", "three"]
+
+
+COLUMNS = [Column(name, "string") for name in ("id", "source", "text")]
+FORMULAS = ("=1+1", "+82 10", "-3%", "@all", "\t=1", "\r=1", "'=1", "''-1")
+
+
+def exported(path: Path, told: list[str]) -> list[str | None]:
+    """The texts as they are read from an export in CSV."""
+    with writer(path, "csv", COLUMNS) as rows:
+        for number, text in enumerate(told):
+            rows.write({"id": f"{number}", "source": text[:9], "text": text})
+    found = [one for one in read_messages(path, 100_000) if isinstance(one, RawMessage)]
+    assert [(one.id, one.source) for one in found] == [(f"{n}", text[:9]) for n, text in enumerate(told)]
+    return [one.text for one in found]
+
+
+def test_line_ends_within_a_text_come_back_from_csv(tmp_path: Path) -> None:
+    """A lone carriage return stood without quotes, and ended the row."""
+    told = ["first\rBTC moon", "a\nb", "a\r\nb", '"\r"', "a,b"]
+    assert exported(tmp_path / "m.csv", told) == told
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.text(
+            st.sampled_from("'=+-@\t\r\n\",; 1비") | st.characters(exclude_categories=["Cs"]), max_size=12
+        ),
+        max_size=20,
+    )
+)
+def test_every_text_comes_back_from_csv(tmp_path_factory: pytest.TempPathFactory, drawn: list[str]) -> None:
+    told = [f"{text}." for text in drawn]  # a blank text is no message
+    assert exported(tmp_path_factory.mktemp("csv") / "m.csv", told) == told
+    assert [unescape_formula(escape_formula(text)) for text in drawn] == drawn
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_of_csv_begins_as_a_formula(tmp_path: Path, text: str) -> None:
+    with writer(tmp_path / "m.csv", "csv", [*COLUMNS, Column("score", "number")]) as rows:
+        rows.write({"id": "-1", "source": "room", "text": text, "score": -0.5})
+    with (tmp_path / "m.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row == {"id": "'-1", "source": "room", "text": f"'{text}", "score": "-0.5"}
+    assert exported(tmp_path / "m.csv", [text]) == [text]
 
 
 @pytest.mark.parametrize(

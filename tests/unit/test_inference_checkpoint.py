@@ -374,7 +374,7 @@ class TestRefused:
     def test_several_pt_files(self, tmp_path: Path) -> None:
         path = write_checkpoint(tmp_path, random_state(SMALL), storage="pt")
         (path / "b.pt").write_bytes(b"")
-        assert "several .pt files (b.pt, lq-kbert-base.pt); set `model.ref` to one of them" in refusal(path)
+        assert "several .pt files (b.pt, lq-kbert-base.pt); set `model.ref` to the path of" in refusal(path)
 
     def test_no_weights(self, tmp_path: Path) -> None:
         path = write_checkpoint(tmp_path, random_state(SMALL))
@@ -413,7 +413,8 @@ class TestRefused:
         ("ref", "sentence"),
         [
             ("./nowhere", "./nowhere is neither a directory nor a weight file here, nor a Hub id"),
-            ("a/b/c", "nor a Hub id (owner/name)"),
+            ("a/b/c", "nor a Hub id (owner/name or owner/name@revision)"),
+            ("a/b@", "nor a Hub id"),
         ],
     )
     def test_a_name_that_means_nothing(self, ref: str, sentence: str) -> None:

@@ -5,17 +5,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import constants
+from typer.testing import CliRunner
 
 from tests.checkpoints import SMALL, random_state, wordpiece_tokenizer, write_checkpoint
 from tests.fake_hub import COMMIT, FakeHub, fake_hub
+from worker.cli import app
 from worker.inference import hub as client
+from worker.inference import load
 from worker.inference.checkpoint import resolve
 from worker.inference.errors import CheckpointError
 from worker.inference.load import load_model
+from worker.training import crypto
+from worker.training.distil import ModelTeacher
 
 REPO = "LangQuant/LQ-Kbert-base"
 
@@ -89,6 +95,21 @@ def test_the_pinned_revision_is_asked_for(hub: FakeHub) -> None:
         resolve(REPO, revision="v9")
 
 
+def test_a_revision_after_the_id_goes_before_the_setting(hub: FakeHub) -> None:
+    files = resolve(f"{REPO}@{COMMIT}", revision="v9")
+    assert (files.name, files.commit) == (REPO, COMMIT)
+    with pytest.raises(CheckpointError, match=r"at revision v9 is not on the Hub: .*what follows the @"):
+        resolve(f"{REPO}@v9", revision=COMMIT)
+
+
+def test_of_several_pt_files_one_has_to_be_downloaded(hub: FakeHub) -> None:
+    (hub.directory / "model.safetensors").unlink()
+    for name in ("a.pt", "b.pt"):
+        (hub.directory / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"\(a.pt, b.pt\); .*the path of one of them, downloaded first"):
+        resolve(REPO)
+
+
 def test_an_unknown_id_names_the_setting(hub: FakeHub) -> None:
     with pytest.raises(
         CheckpointError, match=r"Setting `model.ref`: some/where is not on the Hub: correct `model.ref`"
@@ -132,11 +153,11 @@ def test_a_hub_that_never_answers_but_cached_loads(
     resolve(REPO)
     point_at(silence, monkeypatch)
     assert resolve(REPO, revision=revision).commit == COMMIT
-    assert client.fetch_tokeniser(REPO, offline=False).name == COMMIT
+    assert client.fetch_tokeniser(REPO, revision=revision, offline=False).name == COMMIT
 
 
 def test_a_hub_that_never_answers_and_nothing_cached_says_so(cache: Path, silent: None) -> None:
-    for ask in (resolve, partial(client.fetch_tokeniser, offline=False)):
+    for ask in (resolve, partial(client.fetch_tokeniser, revision=None, offline=False)):
         with pytest.raises(CheckpointError, match=r"cannot be fetched \(\w*Timeout\): check the network"):
             ask(REPO)
 
@@ -166,6 +187,37 @@ def test_a_damaged_download_is_refused(hub: FakeHub) -> None:
         resolve(REPO)
 
 
+def test_a_file_of_the_shared_store_is_known_by_its_first_link(hub: FakeHub, cache: Path) -> None:
+    blob = resolve(REPO).weights[0].resolve()
+    shared = cache / "blobs" / "ab" / ("ab" * 32)
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to(shared)
+    assert resolve(REPO).weights[0].resolve() == shared
+    shared.write_bytes(shared.read_bytes()[::-1])
+    with pytest.raises(CheckpointError, match=rf"does not match its checksum; delete {shared} and fetch"):
+        resolve(REPO)
+
+
+def test_one_changed_character_of_a_small_file_is_refused(hub: FakeHub) -> None:
+    content = "[PAD]\n[UNK]\n비트\n이더\n"
+    (hub.directory / "vocab.txt").write_text(content, encoding="utf-8")
+    stored = (resolve(REPO).directory / "vocab.txt").resolve()
+    stored.write_text(content.replace("이더", "이너"), encoding="utf-8")
+    for ask in (resolve, partial(client.fetch_tokeniser, revision=COMMIT, offline=True)):
+        with pytest.raises(CheckpointError, match=rf"vocab.txt: does not match its .* delete {stored} and"):
+            ask(REPO)
+    stored.unlink()
+    assert (resolve(REPO).directory / "vocab.txt").read_text(encoding="utf-8") == content
+
+
+def test_damage_to_the_config_that_an_encoder_lends_is_refused(hub: FakeHub) -> None:
+    config = client.fetch_tokeniser(REPO, revision=None, offline=False) / "config.json"
+    config.resolve().write_text(config.read_text(encoding="utf-8").replace("4", "8", 1), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"config.json: does not match its checksum"):
+        client.fetch_tokeniser(REPO, revision=None, offline=True)
+
+
 def test_a_pt_file_without_tokeniser_takes_the_one_it_names(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +237,8 @@ def test_a_pt_file_without_tokeniser_takes_the_one_it_names(
     assert model.tokeniser.encode(["비트코인 가즈아"])[0].ids.tolist() == expected
     assert sorted(hub.downloaded) == ["config.json", "tokenizer.json"]
     hub.downloaded.clear()
+    pinned = load_model(str(directory), tokeniser_revision=COMMIT, precision="fp32", offline=True)
+    assert pinned.tokeniser.encode(["비트코인 가즈아"])[0].ids.tolist() == expected
     assert model.classify(["가즈아"]) == load_model(REPO, precision="fp32").classify(["가즈아"])
 
 
@@ -202,3 +256,82 @@ def test_a_pt_file_whose_named_tokeniser_is_out_of_reach_says_so(
     (directory / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"klue/bert-base.*put tokenizer.json beside the weights"):
         load_model(str(directory))
+
+
+@pytest.mark.parametrize("heads", [3, 4], ids=["heads asked for", "heads known"])
+def test_the_revision_of_the_tokeniser_is_asked_for(hub: FakeHub, tmp_path: Path, heads: int) -> None:
+    shape = replace(SMALL, hidden_size=32 * heads, heads=heads) if heads == 3 else SMALL
+    directory = write_checkpoint(
+        tmp_path / "alone",
+        random_state(shape),
+        shape,
+        storage="pt",
+        config=False,
+        beside={"model_name": REPO},
+    )
+    (directory / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"at revision v9 is .* correct `model.tokeniser_revision`"):
+        load_model(str(directory), tokeniser_revision="v9")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["classify"],
+        ["classify", "--pipeline", "traffic"],
+        ["narrative", "build", "--input", "articles.jsonl"],
+        ["evaluate", "crypto"],
+        ["evaluate", "traffic"],
+    ],
+    ids=" ".join,
+)
+def test_commands_hand_the_pins_of_the_settings_on(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def load_nothing(*_: object, **options: object) -> None:
+        asked.update(options)
+        raise CheckpointError("Enough.")
+
+    monkeypatch.setattr(load, "load_model", load_nothing)
+    pins = {"REVISION": "abc", "TOKENISER_REVISION": "def"}
+    environment = {f"KBERT_{of}MODEL__{name}": pin for name, pin in pins.items() for of in ("", "TRAFFIC__")}
+    CliRunner().invoke(app, command, env=environment)
+    assert (asked["revision"], asked["tokeniser_revision"]) == ("abc", "def")
+
+
+def test_a_compared_model_is_not_held_to_the_pins_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, object, object]] = []
+
+    def load_nothing(ref: str, *, revision: object, tokeniser_revision: object, **_: object) -> None:
+        asked.append((ref, revision, tokeniser_revision))
+
+    monkeypatch.setattr(load, "load_model", load_nothing)
+    environment = {
+        "KBERT_MODEL__REF": "one/model",
+        "KBERT_MODEL__REVISION": "abc",
+        "KBERT_MODEL__TOKENISER_REVISION": "def",
+    }
+    CliRunner().invoke(app, ["evaluate", "crypto", "--compare", "other/model@v2"], env=environment)
+    assert asked == [("one/model", "abc", "def"), ("other/model@v2", None, None)]
+
+
+def test_a_teacher_is_pinned_and_stays_offline(hub: FakeHub) -> None:
+    with pytest.raises(CheckpointError, match=r"is not in the local cache: fetch it once"):
+        ModelTeacher.load([f"{REPO}@{COMMIT}"], offline=True)
+    assert not hub.tokens, "offline asked the Hub"
+    resolve(REPO)
+    assert ModelTeacher.load([f"{REPO}@{COMMIT}"], offline=True).models[0].info.revision == COMMIT
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_training_honours_the_setting_offline(
+    tmp_path: Path, offline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[crypto.CryptoTrainConfig] = []
+    monkeypatch.setattr(crypto, "train", asked.append)
+    base = write_checkpoint(tmp_path / "base", random_state(SMALL))
+    command = ["train", "crypto", "--base", str(base), "--out", str(tmp_path), "--teacher", REPO]
+    CliRunner().invoke(app, command, env={"KBERT_MODEL__OFFLINE": str(offline)}, catch_exceptions=False)
+    assert [(config.teacher, config.offline) for config in asked] == [((REPO,), offline)]

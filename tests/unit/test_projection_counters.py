@@ -1,9 +1,12 @@
-"""Counters of a projection that alerts look at stand at 0 before their first step."""
+"""Counters of a projection that alerts look at stand at 0 before their first step, and losses step them."""
 
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
+import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
+from worker.aggregates.project import Aggregator
 from worker.projection import Projection
 from worker.settings import AggregateSettings, KafkaSettings
 
@@ -24,3 +27,27 @@ async def test_a_first_loss_of_data_is_an_increase() -> None:
         pipeline="crypto",
     )
     assert [REGISTRY.get_sample_value(name, labels) for name in names] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("committed", "fences", "lost"),
+    [
+        (60_000, {}, True),  # it came back empty
+        (4_000, {}, False),  # nothing that counts so far
+        (None, {}, False),
+        (60_000, {"BTC": 58_000}, False),
+        (200_000, {"BTC": 58_000}, True),  # it came back with an old state
+    ],
+)
+async def test_data_that_was_lost_while_nobody_looked_is_told(
+    committed: int | None, fences: dict[str, int], lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ("signals.crypto", 0)
+    aggregator = Aggregator(Mock(), prefix="kbert:")
+    monkeypatch.setattr(aggregator, "_standing", AsyncMock(return_value={place: fences}))
+    labels = ("kbert_projection_rewinds_total", {"projection": "aggregates"})
+    before = REGISTRY.get_sample_value(*labels) or 0.0
+    with capture_logs() as said:
+        await aggregator.assign({place: committed})
+    assert [line["event"] for line in said] == ["aggregates.data_lost"] * lost
+    assert (REGISTRY.get_sample_value(*labels) or 0.0) - before == lost

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import weakref
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -10,12 +11,15 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
+from schemas.aggregates import BoardRow
 from schemas.signals import CryptoSignal
 from tests.serving import full_signal, now
 from tests.waiting import eventually
 from worker.clients import Aggregates, Narrative, SignalStream
 from worker.coins import load_catalogue
+from worker.serve import fresh as fresh_module
 from worker.serve import state as state_module
+from worker.serve.coins import coin_routes
 from worker.serve.fresh import Fresh
 from worker.serve.health import health_routes
 from worker.serve.hub import Ending, Event, Hub, TooManyStreamsError, pump
@@ -154,21 +158,55 @@ async def test_a_websocket_that_says_something_goes_on_hearing(said: dict[str, A
     assert sent == ["websocket.accept", "websocket.send"]
 
 
+def state_over(redis: Any) -> ServeState:
+    return ServeState(
+        aggregates=cast(Aggregates, redis),
+        narrative=cast(Narrative, redis),
+        catalogue=load_catalogue(None),
+        hub=Hub(queue=5, streams=1),
+        recent=RecentSignals(1),
+        kafka=cast(SignalStream, redis),
+    )
+
+
+async def test_no_board_is_answered_that_is_older_than_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    read: list[float] = []
+
+    class Redis:
+        async def board(self, _: str) -> list[BoardRow]:
+            read.append(now)
+            return []
+
+    monkeypatch.setattr(fresh_module, "time", SimpleNamespace(monotonic=lambda: now))
+    api = FastAPI()
+    api.include_router(coin_routes(state_over(Redis())))
+    transport = httpx.ASGITransport(app=api)
+    read_at: dict[str, float] = {}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+
+        async def read_of(sort: str) -> float:
+            answer = (await http.get("/v1/coins", params={"sort": sort})).json()
+            assert answer["sort"] == sort
+            return read_at.setdefault(answer["as_of"], read[-1])
+
+        assert await read_of("volume") == 0.0
+        now = 4.9
+        assert await read_of("symbol") == 0.0  # while the next is read
+        await eventually(lambda: read == [0.0, 4.9])
+        now = 9.8
+        assert await read_of("symbol") == 4.9
+        now = 14.9
+        assert await read_of("symbol") >= 9.8
+
+
 async def test_a_silent_redis_is_not_waited_for_by_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent:
         async def check(self) -> None:
             await asyncio.Event().wait()
 
     monkeypatch.setattr(state_module, "_CHECK_SECONDS", 0.01)
-    silent: Any = Silent()
-    state = ServeState(
-        aggregates=cast(Aggregates, silent),
-        narrative=cast(Narrative, silent),
-        catalogue=load_catalogue(None),
-        hub=Hub(queue=5, streams=1),
-        recent=RecentSignals(1),
-        kafka=cast(SignalStream, silent),
-    )
+    state = state_over(Silent())
     api = FastAPI()
     api.include_router(health_routes(state))
     transport = httpx.ASGITransport(app=api)

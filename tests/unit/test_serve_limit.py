@@ -102,8 +102,9 @@ async def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.Monkey
     assert [wanted for _, wanted in compared] == [b"0123456789abcdef"] * 4
 
 
-def errors_of(route: str) -> float:
-    return REGISTRY.get_sample_value("kbert_http_requests_total", {"route": route, "status": "500"}) or 0.0
+def counted(route: str, status: int) -> float:
+    labels = {"route": route, "status": str(status)}
+    return REGISTRY.get_sample_value("kbert_http_requests_total", labels) or 0.0
 
 
 async def test_a_failure_is_answered_as_everything_else_and_counted() -> None:
@@ -113,11 +114,11 @@ async def test_a_failure_is_answered_as_everything_else_and_counted() -> None:
     failing = FastAPI()
     failing.add_api_route("/v1/broken", broken)
     failing.add_middleware(Guard, settings=ServeSettings())
-    before = errors_of("/v1/broken")
+    before = counted("/v1/broken", 500)
     transport = httpx.ASGITransport(app=failing, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
         given = await http.get("/v1/broken")
-    assert (given.status_code, errors_of("/v1/broken")) == (500, before + 1)
+    assert (given.status_code, counted("/v1/broken", 500)) == (500, before + 1)
     assert given.headers["content-security-policy"]
     assert given.headers["cache-control"] == "no-store"
     assert "secret" not in given.text
@@ -148,6 +149,28 @@ async def test_a_socket_that_fails_is_answered_once(accepted: bool) -> None:
     kinds = [message["type"] for message in sent]
     refused = ["websocket.http.response.start", "websocket.http.response.body"]
     assert kinds == (["websocket.accept"] if accepted else refused)
+
+
+@pytest.mark.parametrize("token", [None, SecretStr("0123456789abcdef")])
+@pytest.mark.parametrize("origin", ["http://[", "http://½]", "null", "", "https://evil.example"])
+async def test_a_socket_of_another_or_a_malformed_origin_is_refused(
+    origin: str, token: SecretStr | None
+) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    headers = [(b"host", b"localhost"), (b"origin", origin.encode("latin-1"))]
+    scope = {"type": "websocket", "path": "/v1/ws", "headers": headers}
+    before = counted("other", 403)
+    await Guard(answer, ServeSettings(token=token))(scope, receive, send)
+    assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 403)
+    assert b"content-security-policy" in dict(sent[0]["headers"])
+    assert counted("other", 403) == before + 1
 
 
 async def test_no_other_origin_may_read() -> None:

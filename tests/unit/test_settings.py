@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from worker.cli import app
 from worker.errors import ConfigurationError
-from worker.settings import load_settings
+from worker.settings import explained, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +147,20 @@ def test_the_traffic_pipeline_is_exact_unless_it_is_told_otherwise(monkeypatch: 
     )  # a section that is half set keeps its other defaults
     assert load_settings(_env_file=None).of("traffic").model.precision == "fp32"
     assert load_settings(_env_file=None).model.precision == "auto"
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, _, meaning in explained() if not meaning] == []
+
+
+def test_config_explains_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KBERT_LOG__LEVEL", "loud")  # what is wrong does not keep it from being explained
+    done = CliRunner().invoke(app, ["config", "--explain"])
+    assert done.exit_code == 0
+    lines = dict(line.split(" (", 1) for line in done.stdout.splitlines())
+    assert list(lines) == [name for name, _, _ in explained()]
+    assert lines["topics.replication_factor"].startswith("default 1): Replicas of a topic that")
+    assert lines["redis.url"].startswith('default "redis://127.0.0.1:6379/0"): ')
+    assert lines["redis.password"].startswith("no default): ")
+    assert lines["traffic.model.precision"].startswith('default "fp32"): ')
+    assert lines["batch.max_batch_tokens"].endswith("between 1,024 and 16,384, and 16,384 on a GPU.")

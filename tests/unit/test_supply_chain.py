@@ -146,3 +146,8 @@ def test_an_interpreter_says_what_it_finds() -> None:
 def test_lint_looks_at_the_environment_of_the_bots() -> None:
     lines = (DEPLOY.parent / "Makefile").read_text("utf-8").splitlines()
     assert "\t$(BIN)/python deploy/check_licences.py $(BOTS_VENV)/bin/python" in lines
+
+
+def test_the_matrix_of_faults_takes_options_from_make() -> None:
+    lines = (DEPLOY.parent / "Makefile").read_text("utf-8").splitlines()
+    assert "\t@$(BIN)/python -m tests.faults.matrix $(ARGS)" in lines

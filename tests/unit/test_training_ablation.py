@@ -1,11 +1,14 @@
 """Which runs an ablation makes, and what it says of their scores."""
 
 import io
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests.unit.training_toys import toy_rows
+from worker.errors import ConfigurationError
 from worker.training import ablation
 from worker.training.ablation import AblationConfig, ablate, table
 from worker.training.crypto import CryptoTrainConfig
@@ -44,15 +47,17 @@ def test_every_register_is_judged_by_a_run_that_never_saw_it_and_no_run_is_made_
     console = Console(file=io.StringIO())
     found = ablate(config, console)
 
-    assert len(runs) == 3 * len(ablation.RUNS)
-    of_each = [runs[start :: len(ablation.RUNS)] for start in range(len(ablation.RUNS))]
+    assert len(runs) == 3 * len(ablation.BY_DEFAULT)
+    of_each = [runs[start :: len(ablation.BY_DEFAULT)] for start in range(len(ablation.BY_DEFAULT))]
     for same in of_each:
         assert {name for run in same for name in run.leave_out} == REGISTERS
         assert {run.seed for run in same} == {1, 2, 3}
     steps = [run.rounds[0].epochs for run in runs]
     assert max(steps) > min(steps), "fewer texts, more epochs: all runs are of one length"
     second = [
-        any(row.second for row in load_all(run.extra)) for run in runs[: len(ablation.RUNS)] if run.extra
+        any(row.second for row in load_all(run.extra))
+        for run in runs[: len(ablation.BY_DEFAULT)]
+        if run.extra
     ]
     assert second.count(False) == 1
 
@@ -85,3 +90,50 @@ def test_scores_of_another_encoder_are_not_taken_for_ones_own(
     (config.init / "public.pt").write_bytes(b"others")
     with pytest.raises(StateMismatchError, match=r"\(base, init\)"):
         ablate(config, console)
+
+
+def test_rows_that_are_asked_for_are_run_beside_all_ingredients(
+    config: AblationConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[CryptoTrainConfig] = []
+
+    def run(asked: CryptoTrainConfig, _: Console) -> dict[str, dict[str, float]]:
+        runs.append(asked)
+        asked.out.mkdir()
+        return {name: {"senti": 0.6, "act": 0.7, "emo": 0.5} for name in asked.leave_out}
+
+    def told(registers: tuple[str, str], _: object) -> dict[str, dict[str, float]]:
+        return {name: {"senti": 0.5, "act": 0.6} for name in registers}
+
+    monkeypatch.setattr(ablation, "load_all", lambda _: toy_rows(30))
+    monkeypatch.setattr(ablation, "scores_by_register", run)
+    monkeypatch.setattr(ablation, "_baseline", told)
+    console = Console(file=io.StringIO())
+    found = ablate(replace(config, only=("without replay",)), console)
+    assert found["rows"].keys() == {ablation.BASELINE, ablation.WHOLE, "without replay"}
+    assert [one.rounds[0].replay for one in runs] == [300, 0] * 3
+    with pytest.raises(ConfigurationError, match="--only without sense: no such row, only all ingredients"):
+        ablate(replace(config, only=("without sense",)), console)
+
+
+@pytest.mark.parametrize(
+    ("row", "setting"),
+    [
+        ("without splices", {"splices": 0}),
+        ("without changed texts", {"augmented": 0.0}),
+        ("without broken pieces", {"spelled": 0.0}),
+        ("without everyday texts", {"background": 0}),
+        ("without replay", {"replay": 0}),
+        ("without label smoothing", {"smoothing": 0.0}),
+        ("without class balance", {"balance": 0.0}),
+        ("without averaged weights", {"average": 0.0}),
+        ("without layer decay", {"layer_decay": 1.0}),
+    ],
+)
+def test_a_row_lacks_what_its_name_says_and_nothing_else(row: str, setting: dict[str, float]) -> None:
+    whole = CryptoTrainConfig(base=Path("base"), out=Path("out"))
+    less = ablation.RUNS[row](whole, ablation._Further(Path("both"), Path("one")))
+    before, after = (
+        {**asdict(one), **asdict(one.rounds[0]), "rounds": len(one.rounds)} for one in (whole, less)
+    )
+    assert {key: value for key, value in after.items() if value != before[key]} == setting

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from schemas.labels import ACTIONS, SENTIMENTS
 from tests.unit.training_toys import row, toy_rows, write_base, write_jsonl
+from worker.inference.config import parse_kbert
 from worker.inference.load import load_model
 from worker.training.crypto import CryptoTrainConfig, train
 from worker.training.evaluate import report
@@ -83,7 +84,7 @@ def test_training_learns_and_writes_a_checkpoint(base: Path, tmp_path: Path) -> 
     texts = [row.text for row in fresh]
     logits = predict_logits(model, tokenizer, texts, prefix="query: ", max_length=32, pad_id=1)
     said = Predictions.of_logits(logits, np.full(7, 0.5))
-    result = report("toy", "all", fresh, said, baseline_rows=toy_rows(90))
+    result = report("toy", "all", fresh, said, parse_kbert(kbert, folder), baseline_rows=toy_rows(90))
     assert result.action.macro_f1 > 0.75  # a guess gets a third
     assert result.baseline is not None
     assert json.loads(json.dumps(result.to_dict()))["texts"] == 60

@@ -2,28 +2,33 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from typer.testing import CliRunner
 
 from tests.unit.training_toys import FILLERS, row, toy_rows, write_base, write_jsonl
+from worker.commands.models import train_app
 from worker.errors import ConfigurationError
 from worker.inference.checkpoint import load_checkpoint, resolve
+from worker.inference.errors import CheckpointError
 from worker.inference.load import load_model
-from worker.training.crypto import PUBLISHED_ROUNDS, CryptoTrainConfig, train
+from worker.training import crypto
+from worker.training.crypto import PUBLISHED_ROUNDS, ROUNDS, CryptoTrainConfig, train
 from worker.training.datasets import DatasetError
 from worker.training.distil import mixed
 from worker.training.examples import Example
 from worker.training.heads import HeadSpec
 from worker.training.losses import class_weights
 from worker.training.mixture import Round
-from worker.training.model import load_encoder
+from worker.training.model import is_finished, load_encoder
 from worker.training.objective import MaskedModel, MaskedObjective
 from worker.training.provenance import StateMismatchError
 from worker.training.trainer import Reader, Stage, StageConfig
@@ -92,6 +97,14 @@ def test_a_student_learns_what_its_teacher_says(base: Path, tmp_path: Path) -> N
     assert torch.get_num_threads() == threads
     # Loading refuses NaN, which is what targets without a class of their own once made of all weights.
     assert len(load_model(str(student), precision="fp32").classify(["오늘 비트 간다"])) == 1
+
+
+def test_a_teacher_that_is_not_cached_is_not_fetched_offline(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(CheckpointError, match="some/where is not in the local cache"):
+        train(replace(config(base, tmp_path), teacher=("some/where",), offline=True))
 
 
 def test_classes_weigh_by_shares_where_annotators_differ() -> None:
@@ -245,3 +258,80 @@ def test_other_weights_behind_the_same_path_are_another_run(tmp_path: Path) -> N
     )
     with pytest.raises(StateMismatchError, match=r"\(base\)"):
         train(done)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"hidden_size": "x"}',
+        '{"kbert": 5}',
+        '{"kbert": {"pooling": "sum"}}',
+        '{"kbert": {}, "num_hidden_layers": "x"}',
+    ],
+)
+def test_a_base_with_a_damaged_config_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"config\.json"):
+        CryptoTrainConfig.for_encoder(tmp_path, tmp_path / "out")
+
+
+def test_a_config_that_is_not_json_is_refused_before_the_encoder_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
+    reads: list[Callable[[Path], object]] = [is_finished, lambda base: load_encoder(base, 2, 0.0, 32)]
+    for read in reads:
+        with pytest.raises(ConfigurationError, match=r"is not JSON .*: --base takes"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_type": "nope"}, "has model type `nope`"),
+        ({"num_attention_heads": "two"}, "expected int, got str"),
+    ],
+)
+def test_a_config_that_transformers_cannot_take_is_refused(
+    base: Path, tmp_path: Path, change: dict[str, str], reason: str
+) -> None:
+    config_file = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config_file | change), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=f"{reason}.*: --base takes"):
+        load_encoder(tmp_path, 2, 0.0, 32)
+
+
+def test_damaged_weights_are_refused(base: Path, tmp_path: Path) -> None:
+    shutil.copy(base / "config.json", tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ConfigurationError, match="holds no weights that can be read"):
+        load_encoder(tmp_path, 2, 0.0, 32)
+
+
+def test_a_damaged_tokenizer_is_refused(base: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(base / "config.json", bare)
+    (bare / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"tokenizer\.json is not a tokenizer .*: --base and"):
+        train(config(bare, tmp_path))
+
+
+def test_epochs_rate_and_batch_go_before_those_of_the_recipe(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[CryptoTrainConfig] = []
+
+    def trained(given: CryptoTrainConfig) -> Path:
+        asked.append(given)
+        return given.out
+
+    monkeypatch.setattr(crypto, "train", trained)
+    monkeypatch.setattr("worker.commands.models._need_training_packages", lambda: None)
+    command = ["crypto", "--base", str(base), "--out", str(tmp_path)]
+    given = ["--epochs", "2", "--rate", "3e-5", "--batch", "7"]
+    for options in ([], given):
+        result = CliRunner().invoke(train_app, [*command, *options])
+        assert result.exit_code == 0, result.output
+    assert asked[0].rounds == ROUNDS
+    assert asked[1].rounds == (replace(ROUNDS[0], epochs=2, rate=3e-5, batch=7),)

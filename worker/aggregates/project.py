@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 from uuid import uuid4
 
 import structlog
@@ -24,8 +25,11 @@ from worker.aggregates.keys import Keys
 from worker.aggregates.repeats import RepeatWindow
 from worker.aggregates.store import Command, RedisStore
 from worker.errors import ConfigurationError, KbertError
+from worker.telemetry import metrics
 
 log = structlog.get_logger(__name__)
+
+_UNCOUNTED: Final = 5_000  # first records of a partition that no coin and not MARKET counts: never so many
 
 Records = Sequence[tuple[int, Signal]]
 """Offsets and signals of one partition, in offset order."""
@@ -159,7 +163,20 @@ class Aggregator:
                     # Else every new record would be below its fence, and skipped without a word.
                     raise made_anew(partition, highest, ends[partition], self._keys.prefix)
                 self._stands[partition] = min(offset or 0, highest + 1)
+            self._report_loss(committed)
             return {partition: self._start(self._stands[partition]) for partition in committed}
+
+    def _report_loss(self, committed: Mapping[Partition, int | None]) -> None:
+        """Tell of partitions of which Redis holds far less than was committed: lost while nobody looked."""
+        lost: dict[str, int] = {}
+        for partition, offset in committed.items():
+            stands = self._stands[partition]
+            # What counts nowhere moves no fence, and repeats of a whole id window count nowhere.
+            if (offset or 0) - stands > (self._margin + self._id_window if stands else _UNCOUNTED):
+                lost[partition_field(partition)] = stands
+        if lost:
+            metrics.PROJECTION_REWINDS.labels("aggregates").inc()
+            log.warning("aggregates.data_lost", rewind=lost)
 
     def revoke(self, partitions: Collection[Partition]) -> None:
         """Forget partitions that another process reads now; a batch in work ends with them first."""

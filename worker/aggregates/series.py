@@ -19,6 +19,9 @@ _HOUR: Final = 3_600
 _MINUTES_REACH: Final = 25 * _HOUR
 _HOURS_REACH: Final = 8 * 24 * _HOUR
 _MOST_POINTS: Final = 2_000
+_LEAST_HOURS: Final = 24
+"""Of a window by the hour whose newest hour may still grow: two minutes into an hour, a window of 1h would
+count them alone, and every chart end in a plunge."""
 _WANTED_POINTS: Final = 200
 _STEPS: Final = tuple(_MINUTE * n for n in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440))
 _DEFAULT_REACH: Final[dict[Window, int]] = {
@@ -121,7 +124,8 @@ def plan_series(
 ) -> SeriesPlan:
     """Points from ``since`` to ``until``; minute buckets where they reach, hour buckets further back.
 
-    ``since`` is moved up to what the buckets hold: a missing bucket would look like silence.
+    ``since`` is moved up to what the buckets hold: a missing bucket would look like silence. The present is
+    a point too, where the bucket that still grows is a small part of the window.
 
     Raises:
         SeriesError: the step or window is finer than the buckets of that time, or too many points.
@@ -153,7 +157,8 @@ def plan_series(
     first, last = -(-int(start) // step), int(end) // step
     points = [(n * step, n * step // bucket) for n in range(first, last + 1)]
     current = int(now) // bucket
-    if int(end) // bucket == current and (not points or points[-1][0] < int(end)):
+    told = by_minute or length >= _LEAST_HOURS * _HOUR
+    if told and int(end) // bucket == current and (not points or points[-1][0] < int(end)):
         points.append((int(end), current + 1))  # the present: its bucket still grows
     return SeriesPlan(window, step, by_minute, points, length // bucket)
 

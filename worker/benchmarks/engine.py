@@ -1,17 +1,17 @@
 """``kbert bench engine``: the engine alone, beside its peers and the machine's matrix product."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from worker.benchmarks.exported_peers import Contestant, absent_peers, exported_peers
+from worker.benchmarks.exported_peers import Contestant, absent_peers, exported_peers, peer_settings
 from worker.benchmarks.machine import describe_machine
-from worker.benchmarks.plot import draw_throughput, import_matplotlib
 from worker.benchmarks.transformers_peer import TransformersPeer
 from worker.inference.architecture import expected_sizes
 from worker.inference.config import EncoderShape
@@ -22,6 +22,7 @@ from worker.inference.devices import (
     choose_dtype,
     choose_threads,
 )
+from worker.inference.errors import DeviceError
 from worker.inference.tokenising import EncodedText
 
 if TYPE_CHECKING:
@@ -42,21 +43,27 @@ BERT_BASE: Final = EncoderShape(
 _OBSERVED: Final = 64
 _SEED: Final = 20_250_101
 _PRODUCT: Final = {"cpu": 2048, "cuda": 8192}
-_BATCH_TOKENS: Final = (64, 128, 256, 512, 1024, 2048, 4096)
+_BATCH_TOKENS: Final = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+_MEAN_CHAT: Final = 24
+_LEAST_MESSAGES: Final = 256
+_FULL_BATCHES: Final = {"cpu": 3, "cuda": 8}
+"""Of chat in a repeat; on a GPU they take no time, and more of them hide the first one's layout."""
 
 Report = Callable[[str], None]
 
 
 def bench_engine(
     *,
-    messages: int = 256,
+    messages: int | None = None,
     repeats: int = 3,
     precision: str = "auto",
     device: str = "auto",
     threads: int | None = None,
+    cuda_graphs: bool = False,
     max_batch_tokens: int | None = None,
     peers: bool = True,
-    plot: Path | None = None,
+    spinning: bool = False,
+    by_batch_tokens: bool = False,
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Measure the engine at BERT-base size with random weights, on random tokens of chat and news lengths.
@@ -68,49 +75,60 @@ def bench_engine(
     Random weights have no answers to keep: int8 takes part wherever the processor has it, and the tests
     check its answers on the bundled model.
 
+    While they wait, the threads of ours, of transformers and of ONNX Runtime sleep:
+    :mod:`worker.benchmarks.exported_peers` says how.
+
     Args:
-        messages: Chat texts a repeat; of news half as many.
+        messages: Chat texts a repeat; of news half as many. None is what fills several batches of our
+            engine, 256 or more.
         repeats: Interleaved repeats.
-        precision: Of our engine: ``fp32``, ``bf16``, ``int8``, ``fp16``, or ``auto``: the fastest here.
+        precision: Of our engine: ``fp32``, ``bf16``, ``int8``, ``fp16``, ``fp8``, or ``auto``: the fastest
+            here.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU cores for one product; None is all that the process may use.
+        cuda_graphs: Launch batches of at most 2,048 tokens as one graph each, on a GPU: lower
+            ``max_batch_tokens`` for them, or look at ``by_batch_tokens``.
         max_batch_tokens: Of our engine; None is its default.
         peers: Whether to run the peers, which take most of the time.
-        plot: Where to draw throughput against batch tokens (PNG).
+        spinning: Let ONNX Runtime's threads spin while they wait, as by its default.
+        by_batch_tokens: Whether to measure throughput against the tokens of one batch too.
         report: Called with a line for a person before each measurement.
 
     Returns:
         ``ours`` messages/s of chat; ``ours_tokens_per_s``; ``precision`` of ours; ``ours_by_precision``;
         ``peers`` name → messages/s; ``peers_absent`` name → why; ``ratios`` name → ours over it; ``news`` the
         same for news; ``useful_gflops`` operations that real tokens need over our time; ``matrix_gflops`` of
-        one large product in our precision in the same run; ``matrix_gflops_by_precision``; ``machine``;
-        ``lengths``; ``bundled`` the bundled model's own rates, or None; ``by_batch_tokens`` with ``plot``.
+        one large product in our precision in the same run; ``useful_share`` the former over the latter;
+        ``matrix_gflops_by_precision``; ``machine``; ``lengths``; ``bundled`` the bundled model's own rates,
+        or None; ``peer_settings`` how the peers' threads wait, None without peers; ``by_batch_tokens``
+        precision → tokens of one batch → useful tokens/s, where asked for.
 
     Raises:
-        ModuleNotFoundError: ``plot`` without matplotlib.
+        DeviceError: Device, precision, threads or graphs cannot be had.
     """
     calm_openmp()
     import torch
 
-    if plot is not None:
-        import_matplotlib()
     where, cores = choose_device(device), choose_threads(threads)
     torch.set_num_threads(cores)
     tell = report or (lambda _: None)
     machine = describe_machine(where, cores)
-    texts = {
-        "chat": chat_texts(messages, BERT_BASE.vocab_size),
-        "news": news_texts(max(1, messages // 2), BERT_BASE.vocab_size),
-    }
     tell("making weights of BERT-base size")
     state = random_state(BERT_BASE)
     asked = precisions_of(where) if precision == "auto" else [precision]
-    engines = {name: base_engine(state, BERT_BASE, name, where, cores) for name in asked}
+    engines = {
+        name: base_engine(state, BERT_BASE, name, where, cores, cuda_graphs=cuda_graphs) for name in asked
+    }
     budgets = {name: max_batch_tokens or engine.default_batch_tokens for name, engine in engines.items()}
+    count = messages or messages_of(max(budgets.values()), where.type)
+    texts = {
+        "chat": chat_texts(count, BERT_BASE.vocab_size),
+        "news": news_texts(max(1, count // 2), BERT_BASE.vocab_size),
+    }
     contestants: dict[str, Contestant] = {
         f"ours {name}": partial(_run_engine, engine, budgets[name]) for name, engine in engines.items()
     }
-    bundled = _bundled(precision, device, threads)
+    bundled = _bundled(precision, device, threads, cuda_graphs)
     if bundled is not None:
         contestants["bundled"] = bundled[1]
     absent: dict[str, str] = {}
@@ -119,10 +137,12 @@ def bench_engine(
         contestants |= _peers(state, where)
         if where.type == "cpu":
             exact = TransformersPeer(state, BERT_BASE, torch.float32, where)
-            contestants |= exported_peers(exact, cores)
+            contestants |= exported_peers(exact, cores, spinning=spinning)
             absent = absent_peers()
+    # A GPU's memory is set aside, and its graphs captured, at the first batch of each size.
+    first = texts["chat"] if where.type == "cuda" else texts["chat"][:32]
     for run in contestants.values():
-        run(texts["chat"][:32])
+        run(first)
     seconds: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in contestants} for kind in texts}
     products: dict[str, list[float]] = {name: [] for name in asked}
     for repeat in range(repeats):
@@ -137,12 +157,13 @@ def bench_engine(
         for kind, found in seconds.items()
     }
     best = max(asked, key=lambda name: rates["chat"][f"ours {name}"])
-    matrix = {name: round(statistics.median(found), 1) for name, found in products.items()}
-    result = _summary(rates["chat"], texts["chat"], best, asked) | {
-        "news": _summary(rates["news"], texts["news"], best, asked),
+    matrix = {name: statistics.median(found) for name, found in products.items()}
+    result = _summary(rates["chat"], texts["chat"], best, asked, matrix[best]) | {
+        "news": _summary(rates["news"], texts["news"], best, asked, matrix[best]),
         "peers_absent": absent,
-        "matrix_gflops": matrix[best],
-        "matrix_gflops_by_precision": matrix,
+        "peer_settings": peer_settings(spinning=spinning) if peers else None,
+        "matrix_gflops": round(matrix[best], 1),
+        "matrix_gflops_by_precision": {name: round(found, 1) for name, found in matrix.items()},
         "precision": best,
         "max_batch_tokens": budgets[best],
         "machine": machine,
@@ -151,7 +172,7 @@ def bench_engine(
         if bundled is None
         else {"name": bundled[0], "messages_per_s": round(rates["chat"]["bundled"], 1)},
     }
-    if plot is not None:
+    if by_batch_tokens:
         tell("throughput against batch tokens")
         curves = {
             name: throughput_by_batch(engine, texts["chat"], repeats) for name, engine in engines.items()
@@ -159,16 +180,20 @@ def bench_engine(
         result["by_batch_tokens"] = {
             name: {str(tokens): rate for tokens, rate in curve.items()} for name, curve in curves.items()
         }
-        draw_throughput(plot, curves, machine)
     return result
 
 
 def _summary(
-    rates: Mapping[str, float], texts: Sequence[EncodedText], best: str, asked: Sequence[str]
+    rates: Mapping[str, float],
+    texts: Sequence[EncodedText],
+    best: str,
+    asked: Sequence[str],
+    matrix_gflops: float,
 ) -> dict[str, Any]:
     lengths = [len(text) for text in texts]
     mean = sum(lengths) / len(lengths)
     ours = rates[f"ours {best}"]
+    useful = useful_operations(BERT_BASE, lengths) * ours / len(lengths) / 1e9
     others = {
         name: rate for name, rate in rates.items() if name != "bundled" and not name.startswith("ours ")
     }
@@ -178,7 +203,8 @@ def _summary(
         "ours_by_precision": {name: round(rates[f"ours {name}"], 2) for name in asked},
         "peers": {name: round(rate, 2) for name, rate in others.items()},
         "ratios": {name: round(ours / rate, 2) for name, rate in others.items()},
-        "useful_gflops": round(useful_operations(BERT_BASE, lengths) * ours / len(lengths) / 1e9, 1),
+        "useful_gflops": round(useful, 1),
+        "useful_share": round(useful / matrix_gflops, 3),
         "lengths": {"messages": len(lengths), "mean": round(mean, 1)},
     }
 
@@ -195,6 +221,48 @@ def precisions_of(device: "torch.device") -> list[str]:
         return ["bf16"] if choose_dtype("auto", device).itemsize == 2 else ["fp32"]
     found = ["bf16"] if bf16_pays() else ["fp32"]
     return [*found, "int8"] if int8_runs() else found
+
+
+def messages_of(budget: int, device: str) -> int:
+    """Chat texts of a repeat, for batches of so many tokens on a type of device: several full ones."""
+    return max(_LEAST_MESSAGES, math.ceil(_FULL_BATCHES[device] * budget / _MEAN_CHAT))
+
+
+def chosen_engine(
+    state: "dict[str, torch.Tensor]",
+    shape: EncoderShape,
+    precision: str,
+    device: "torch.device",
+    threads: int,
+    *,
+    cuda_graphs: bool = False,
+    repeats: int = 3,
+) -> "tuple[TorchEngine, dict[str, float]]":
+    """What ``bench_engine`` calls ours: in the precision, or by ``auto`` the one of most chat messages/s.
+
+    Returns:
+        The engine, and messages/s by precision, medians over interleaved repeats; none where there is
+        nothing to choose from.
+
+    Raises:
+        DeviceError: Precision or graphs cannot be had on the device.
+    """
+    asked = precisions_of(device) if precision == "auto" else [precision]
+    engines = {
+        name: base_engine(state, shape, name, device, threads, cuda_graphs=cuda_graphs) for name in asked
+    }
+    if len(engines) == 1:
+        return next(iter(engines.values())), {}
+    budgets = {name: engine.default_batch_tokens for name, engine in engines.items()}
+    texts = chat_texts(messages_of(max(budgets.values()), device.type), shape.vocab_size)
+    taken: dict[str, list[float]] = {name: [] for name in engines}
+    for name, engine in engines.items():
+        _run_engine(engine, budgets[name], texts[:32])
+    for _ in range(repeats):
+        for name, engine in engines.items():
+            taken[name].append(_seconds(partial(_run_engine, engine, budgets[name], texts)))
+    rates = {name: round(len(texts) / statistics.median(seconds), 2) for name, seconds in taken.items()}
+    return engines[max(rates, key=rates.__getitem__)], rates
 
 
 def throughput_by_batch(
@@ -244,16 +312,32 @@ def useful_operations(shape: EncoderShape, lengths: Sequence[int]) -> float:
 
 
 def run_in_arrival_order(engine: "TorchEngine", texts: Sequence[EncodedText], budget: int) -> None:
-    """Batches as the batcher makes them: in arrival order, up to a budget of tokens."""
+    """Batches as the worker makes them, each laid out in a thread while the one before it runs."""
+    batches = _batches(texts, budget)
+    first = next(batches, None)
+    if first is None:
+        return
+    prepared = engine.prepare(first)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="kbert-prepare") as ahead:
+        for batch in batches:
+            coming = ahead.submit(engine.prepare, batch)
+            engine.run(prepared)
+            prepared = coming.result()
+        engine.run(prepared)
+
+
+def _batches(texts: Sequence[EncodedText], budget: int) -> Iterator[list[EncodedText]]:
+    """In arrival order, up to a budget of tokens."""
     batch: list[EncodedText] = []
     filled = 0
     for text in texts:
         if batch and filled + len(text) > budget:
-            engine.infer(batch)
+            yield batch
             batch, filled = [], 0
         batch.append(text)
         filled += len(text)
-    engine.infer(batch)
+    if batch:
+        yield batch
 
 
 def _peers(state: "dict[str, torch.Tensor]", device: "torch.device") -> dict[str, Contestant]:
@@ -268,13 +352,15 @@ def _peers(state: "dict[str, torch.Tensor]", device: "torch.device") -> dict[str
     return found
 
 
-def _bundled(precision: str, device: str, threads: int | None) -> tuple[str, Contestant] | None:
+def _bundled(
+    precision: str, device: str, threads: int | None, cuda_graphs: bool
+) -> tuple[str, Contestant] | None:
     """The model that ships, on the same texts: ids beyond its vocabulary wrap round, long texts are cut."""
     from worker.inference.load import BUNDLED, load_model
 
     if not (BUNDLED / "crypto" / "config.json").is_file():
         return None
-    model = load_model(precision=precision, device=device, threads=threads)
+    model = load_model(precision=precision, device=device, threads=threads, cuda_graphs=cuda_graphs)
 
     def run(texts: Sequence[EncodedText]) -> None:
         vocabulary, longest = model.tokeniser.vocab_size, model.max_length
@@ -290,10 +376,20 @@ def base_engine(
     precision: str,
     device: "torch.device",
     threads: int,
+    *,
+    cuda_graphs: bool = False,
 ) -> "TorchEngine":
-    """Our engine with the crypto heads on the first token, as the published checkpoints have them."""
-    from worker.inference.precision import engine_of
+    """Our engine with the crypto heads on the first token, as the published checkpoints have them.
+
+    Raises:
+        DeviceError: Precision or graphs cannot be had on the device.
+    """
+    from worker.inference.graphs import CudaCapture, Graphs
+    from worker.inference.precision import check_graphs, engine_of
     from worker.inference.torch_engine import TorchEngine
+
+    if cuda_graphs and device.type != "cuda":
+        raise DeviceError("Setting `model.cuda_graphs`: it needs a GPU; switch it off.")
 
     def make(dtype: "torch.dtype", kernels: "Kernels | None") -> TorchEngine:
         return TorchEngine(
@@ -305,12 +401,16 @@ def base_engine(
             device=device,
             threads=threads,
             kernels=kernels,
+            graphs=Graphs(CudaCapture(device)) if cuda_graphs else None,
         )
 
     def samples() -> list[EncodedText]:
         return chat_texts(_OBSERVED, shape.vocab_size)
 
-    return engine_of(precision, make, samples, state, shape, device=device, threads=threads)
+    engine = engine_of(precision, make, samples, state, shape, device=device, threads=threads)
+    if cuda_graphs:
+        check_graphs(engine, samples())
+    return engine
 
 
 def random_state(shape: EncoderShape) -> "dict[str, torch.Tensor]":
@@ -359,9 +459,30 @@ def _products(
         product = ByteProduct(right, bias, scale=0.02, zero=128)
         return [lambda: product(bytes_left, dtype)]
     left = torch.randn_like(right).to(dtype)
+    if precision == "fp8":
+        return _fp8_products(left, right, bias)
     linear = make_linear(right.to(dtype), bias.to(dtype), "gelu")
     plain = right.to(dtype).T
     return [lambda: left @ plain, lambda: linear(left)]
+
+
+def _fp8_products(
+    left: "torch.Tensor", right: "torch.Tensor", bias: "torch.Tensor"
+) -> "list[Callable[[], torch.Tensor]]":
+    """torch's product of what is FP8 already, and the engine's own layer, which rounds its input first."""
+    import torch
+    from torch.nn.functional import ScalingType, scaled_mm
+
+    from worker.inference.fp8 import Fp8Linear
+
+    own = Fp8Linear(right, bias, "gelu", left.dtype)
+    rows, columns = left.to(torch.float8_e4m3fn), right.to(torch.float8_e4m3fn).t()
+    ones, by_row = torch.ones(len(left), 1, device=left.device), ScalingType.RowWise
+
+    def plain() -> torch.Tensor:
+        return scaled_mm(rows, columns, ones, by_row, ones.t(), by_row, output_dtype=left.dtype)
+
+    return [plain, lambda: own(left)]
 
 
 def _settled(product: "Callable[[], torch.Tensor]") -> None:

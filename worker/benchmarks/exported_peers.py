@@ -1,5 +1,12 @@
-"""ONNX Runtime and OpenVINO on the same weights, exported when the benchmark runs."""
+"""ONNX Runtime and OpenVINO on the same weights, exported when the benchmark runs.
 
+ONNX Runtime's threads do not spin while they wait (``session.intra_op.allow_spinning`` is 0), against its
+default: a spinning pool would take the cores from whoever is measured next. OpenMP's, torch's on all sides,
+sleep too, since ``calm_openmp`` sets ``OMP_WAIT_POLICY=PASSIVE`` for the whole process. OpenVINO's are left
+as it makes them. :func:`peer_settings` says what holds.
+"""
+
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +23,7 @@ Session = Callable[[dict[str, Any]], Any]
 ONNX_RUNTIME: Final = ("fp32", "dynamic int8")
 OPENVINO: Final = ("fp32", "bf16")
 _ORDER: Final = "sorted in windows of 256, batch 32 padded"
+_SPINNING: Final = "session.intra_op.allow_spinning"
 _LIBRARIES: Final = {"ONNX Runtime": ("onnx", "onnxruntime"), "OpenVINO": ("onnx", "openvino")}
 
 
@@ -30,17 +38,24 @@ def absent_peers() -> dict[str, str]:
     return absent
 
 
-def exported_peers(peer: TransformersPeer, threads: int) -> dict[str, Contestant]:
-    """Those that are installed, by name, in batches of 32 sorted within windows of 256."""
-    return {name: _contestant(session) for name, session in sessions(peer, threads).items()}
+def peer_settings(*, spinning: bool) -> dict[str, str | None]:
+    """How threads of the peers wait: ONNX Runtime's session entry, and OpenMP's variable (None: not set)."""
+    return {_SPINNING: str(int(spinning)), "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY")}
 
 
-def sessions(peer: TransformersPeer, threads: int) -> dict[str, Session]:
+def exported_peers(peer: TransformersPeer, threads: int, *, spinning: bool = False) -> dict[str, Contestant]:
+    """Those that are installed, by name, in batches of 32 sorted within windows of 256; see `sessions`."""
+    made = sessions(peer, threads, spinning=spinning)
+    return {name: _contestant(session) for name, session in made.items()}
+
+
+def sessions(peer: TransformersPeer, threads: int, *, spinning: bool = False) -> dict[str, Session]:
     """Name of each installed peer → from ``ids`` and ``mask`` ``[texts, longest]`` to all heads side by side.
 
     Args:
         peer: In fp32 on the CPU; what it computes is exported.
         threads: Cores for one product.
+        spinning: Let ONNX Runtime's threads spin while they wait, as by its default.
     """
     absent = absent_peers()
     made: dict[str, Session] = {}
@@ -52,7 +67,7 @@ def sessions(peer: TransformersPeer, threads: int) -> dict[str, Session]:
             coarse = Path(directory) / "int8.onnx"
             _quantise(exported, coarse)
             for kind, file in zip(ONNX_RUNTIME, (exported, coarse), strict=True):
-                made[_name("ONNX Runtime", kind)] = _onnx_runtime(file, threads)
+                made[_name("ONNX Runtime", kind)] = _onnx_runtime(file, threads, spinning)
         if _name("OpenVINO", "fp32") not in absent:
             for kind, hint in zip(OPENVINO, ("f32", "bf16"), strict=True):
                 made[_name("OpenVINO", kind)] = _openvino(exported, threads, hint)
@@ -96,13 +111,12 @@ def _quantise(exported: Path, file: Path) -> None:
         logging.disable(logging.NOTSET)
 
 
-def _onnx_runtime(file: Path, threads: int) -> Session:
+def _onnx_runtime(file: Path, threads: int, spinning: bool) -> Session:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # A spinning pool would take the cores from whoever is measured next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(_SPINNING, str(int(spinning)))
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, inputs)[0]
 

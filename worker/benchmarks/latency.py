@@ -15,7 +15,7 @@ from schemas.signals import ModelInfo
 from worker.batching import DynamicBatcher
 from worker.benchmarks.common_rules import SIZE, TIMER, FixedSizeBatcher, TimerBatcher
 from worker.benchmarks.drain import drain
-from worker.benchmarks.engine import BERT_BASE, Report, base_engine, precisions_of, random_state
+from worker.benchmarks.engine import BERT_BASE, Report, chosen_engine, random_state
 from worker.benchmarks.load_generator import Load
 from worker.benchmarks.machine import describe_machine
 from worker.benchmarks.raw_topic import answered_soon, fill, on_broker, payloads, with_own_topics
@@ -77,7 +77,8 @@ async def bench_latency(
         those that lie there, with no generator beside; ``service_ms`` of one message and of one full batch
         (engine alone); ``broker_ms`` of a consumer that only passes messages on, at the lowest load;
         ``loads``: for each share of ours' capacity its rate and by rule p50, p95, p99 (ms) from planned
-        arrival to acknowledged signal; ``goals``.
+        arrival to acknowledged signal; ``goals``: limits on p99, and at each load whether ours is below that
+        of both rules.
     """
     calm_openmp()
     tell = report or (lambda _: None)
@@ -130,7 +131,7 @@ async def bench_latency(
         "service_ms": service,
         "broker_ms": broker,
         "loads": points,
-        "goals": _goals(points, service, broker),
+        "goals": goals(points, service, broker),
         "seconds": seconds,
         "repeats": repeats,
         "machine": describe_machine(choose_device(settings.model.device), threads),
@@ -144,10 +145,10 @@ def _in_turn(repeat: int) -> list[tuple[str, Callable[..., DynamicBatcher[Any]]]
     return rules[first:] + rules[:first]
 
 
-def _goals(points: list[dict[str, Any]], service: Milliseconds, broker: Milliseconds) -> dict[str, Any]:
-    """Limits on p99, with the broker's own share named, since no batcher can mend that."""
+def goals(points: list[dict[str, Any]], service: Milliseconds, broker: Milliseconds) -> dict[str, Any]:
+    """Limits on p99, with the broker's own share named, since no batcher can mend that; then both rules'."""
     limits = {0.8: 4 * service["full_batch"], 0.1: 1.5 * service["one_message"] + 10}
-    return {
+    limited = {
         f"p99 at {point['load']:.0%}": {
             "limit_ms": round(limits[point["load"]], 1),
             "ours_ms": point["ms"]["ours"]["p99"],
@@ -156,18 +157,34 @@ def _goals(points: list[dict[str, Any]], service: Milliseconds, broker: Millisec
         for point in points
         if point["load"] in limits
     }
+    return limited | {
+        f"p99 below both rules at {point['load']:.0%}": all(
+            point["ms"]["ours"]["p99"] < ms["p99"] for rule, ms in point["ms"].items() if rule != "ours"
+        )
+        for point in points
+    }
 
 
 def _model(settings: Settings, size: Literal["bundled", "base"]) -> tuple[Classifier, int]:
     device, threads = choose_device(settings.model.device), choose_threads(settings.model.threads)
-    bundled = load_model(precision=settings.model.precision, device=settings.model.device, threads=threads)
+    bundled = load_model(
+        precision=settings.model.precision,
+        device=settings.model.device,
+        threads=threads,
+        cuda_graphs=settings.model.cuda_graphs,
+    )
     if size == "bundled":
         return bundled, threads
     from worker.benchmarks.pipeline import BenchClassifier
 
-    asked = settings.model.precision
-    precision = precisions_of(device)[0] if asked == "auto" else asked
-    engine = base_engine(random_state(BERT_BASE), BERT_BASE, precision, device, threads)
+    engine, _ = chosen_engine(
+        random_state(BERT_BASE),
+        BERT_BASE,
+        settings.model.precision,
+        device,
+        threads,
+        cuda_graphs=settings.model.cuda_graphs,
+    )
     return BenchClassifier(bundled.tokeniser, engine), threads
 
 

@@ -26,5 +26,4 @@ def plot_latency(result: dict[str, Any], path: Path) -> None:
     axes.set_title(f"{result['model']} on {result['machine']['name']}: {engine}", fontsize=10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3, which="both")
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(path, dpi=130)

@@ -15,8 +15,7 @@ from worker.benchmarks.drain import drain
 from worker.benchmarks.engine import (
     BERT_BASE,
     Report,
-    base_engine,
-    precisions_of,
+    chosen_engine,
     random_state,
     run_in_arrival_order,
 )
@@ -69,7 +68,8 @@ async def bench_pipeline(
     """Measure the whole worker at BERT-base size with random weights, on the sample chatter.
 
     Args:
-        settings: Device, precision and threads of the engine; everything else as it ships.
+        settings: Device, precision, threads and graphs of the engine; everything else as it ships. The
+            precision ``auto`` is the fastest, as ``bench_engine`` finds it.
         messages: Of a repeat through the engine.
         null_messages: Of a repeat without an engine.
         repeats: Interleaved repeats.
@@ -84,7 +84,8 @@ async def bench_pipeline(
         cores that the broker leaves; ``cpu_ms_per_message`` of this process, which a busy neighbour
         changes least; ``tokens_per_s`` of both; ``peers``: a plain transformers
         loop in arrival order without a broker; ``null_engine``: as ``null_race.race`` answers, and
-        ``ours_with_tokeniser_and_tagger`` by the clock.
+        ``ours_with_tokeniser_and_tagger`` by the clock; ``precision`` of the engine;
+        ``engine_by_precision`` messages/s by which ``auto`` chose it, else empty.
     """
     calm_openmp()
     import torch
@@ -92,16 +93,21 @@ async def bench_pipeline(
     tell = report or (lambda _: None)
     device, threads = choose_device(settings.model.device), choose_threads(settings.model.threads)
     torch.set_num_threads(threads)
-    # Random weights have no answers to keep, so int8 is for whoever asks for it.
-    asked = settings.model.precision
-    precision = precisions_of(device)[0] if asked == "auto" else asked
     tokeniser = load_model(threads=threads).tokeniser
     values = payloads(max(messages, null_messages))
     texts = [orjson.loads(payload) for payload in values[:messages]]
     encoded = tokeniser.encode([text.get("text") or text["title"] for text in texts])
     tokens = sum(map(len, encoded))
     state = random_state(BERT_BASE)
-    engine = base_engine(state, BERT_BASE, precision, device, threads)
+    tell("making the engine")
+    engine, by_precision = chosen_engine(
+        state,
+        BERT_BASE,
+        settings.model.precision,
+        device,
+        threads,
+        cuda_graphs=settings.model.cuda_graphs,
+    )
     peer = TransformersPeer(state, BERT_BASE, torch.float32, device)
     some = encoded[: min(messages, 96)]  # fifteen a second: all would take a minute a repeat
     run_in_arrival_order(engine, encoded[:64], engine.default_batch_tokens)
@@ -112,7 +118,7 @@ async def bench_pipeline(
         local = on_broker(settings, kafka.bootstrap_servers)
         task = CryptoTask(_INFO, CoinTagger(load_catalogue()), local.sink)
         for repeat in range(repeats):
-            tell(f"repeat {repeat + 1} of {repeats}: engine only")
+            tell(f"repeat {repeat + 1} of {repeats}: engine only, {engine.precision}")
             start, cpu = perf_counter(), process_time()
             await asyncio.to_thread(_on_threads, threads, engine, encoded)
             alone.append(messages / (perf_counter() - start))
@@ -158,6 +164,7 @@ async def bench_pipeline(
         "peers": {"transformers fp32, arrival order, batch 32 padded": round(statistics.median(plain), 1)},
         "null_engine": raced | {"ours_with_tokeniser_and_tagger": round(statistics.median(null))},
         "precision": engine.precision,
+        "engine_by_precision": by_precision,
         "messages": {"engine": messages, "null_engine": null_messages, "mean_tokens": round(mean, 1)},
         "repeats": repeats,
         "machine": describe_machine(device, threads),

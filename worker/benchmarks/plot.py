@@ -4,26 +4,57 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from worker.charts.figure import ENDINGS
+from worker.errors import ConfigurationError
+
 
 def import_matplotlib() -> Any:
     """``matplotlib.figure``, without a window system.
 
     Raises:
-        ModuleNotFoundError: It is not installed; the message says how to.
+        ConfigurationError: It is not installed; the message says how to.
     """
     try:
         from matplotlib import figure
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise ConfigurationError(
             "A plot needs matplotlib: pip install 'kbert-stream[bench]', or leave --plot out."
         ) from error
     return figure
 
 
-def draw_throughput(
-    path: Path, curves: Mapping[str, Mapping[int, float]], machine: Mapping[str, Any]
-) -> None:
-    """Draw useful tokens/s against the tokens of one batch, a line for each precision."""
+def check_plot(path: Path) -> None:
+    """Refuse before anything is measured; makes the folder.
+
+    Raises:
+        ConfigurationError: matplotlib is not installed, the ending is none that it draws, or the file cannot
+            be written.
+    """
+    import_matplotlib()
+    if path.suffix.lower() not in ENDINGS:
+        raise ConfigurationError(f"--plot {path} ends in none of {', '.join(ENDINGS)}: name the picture so.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"--plot {path} cannot be written ({error.strerror}): name another file."
+        ) from error
+
+
+def draw_throughput(result: Mapping[str, Any], path: Path) -> None:
+    """Draw useful tokens/s against the tokens of one batch, a line for each precision.
+
+    ``result`` is what ``bench_engine`` answers with ``by_batch_tokens``.
+    """
+    machine = result["machine"]
+    curves = {
+        name: {int(budget): rate for budget, rate in curve.items()}
+        for name, curve in result["by_batch_tokens"].items()
+    }
     picture = import_matplotlib().Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = picture.subplots()
     for name, curve in curves.items():
@@ -40,5 +71,4 @@ def draw_throughput(
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(path, dpi=130)

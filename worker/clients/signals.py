@@ -44,7 +44,8 @@ class SignalStream:
         emotions: only signals that show one of these.
         min_certainty: only signals at least as certain.
         min_relevance: only signals at least as relevant.
-        since: start with signals processed at this time or later; by default with new ones.
+        since: start with signals processed at this time or later, in UTC where it has no zone; by
+            default with new ones.
         group_id: share the partitions with other streams of this group, and go on after a
             restart where the group left off; a new group starts with new signals, and reads partitions
             that appear later from their beginning. Without it each stream sees everything.
@@ -82,7 +83,7 @@ class SignalStream:
             min_certainty=min_certainty,
             min_relevance=min_relevance,
         )
-        self._since = since.astimezone(UTC) if since is not None else None
+        self._since = None if since is None else since.replace(tzinfo=since.tzinfo or UTC).astimezone(UTC)
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.unreadable = 0
         """Records that are no CryptoSignal: another schema version, or another program's."""

@@ -11,7 +11,6 @@ import gzip
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +68,30 @@ class Score:
         return 2 * self.right / (2 * self.right + self.wrong + self.missed) if self.right else 0.0
 
 
+@dataclass(slots=True)
+class Way:
+    """Counts of one way of finding, and what follows from them.
+
+    ``labelled``: symbols of all lines. ``names``: what it found. ``right``: of these, names of a labelled
+    coin. ``found``: labelled symbols that it found, once a line.
+    """
+
+    labelled: int
+    names: int = 0
+    right: int = 0
+    found: int = 0
+
+    @property
+    def precision(self) -> float:
+        """Share of its names that stand for a labelled coin; 1 where it found none."""
+        return self.right / self.names if self.names else 1.0
+
+    @property
+    def recall(self) -> float:
+        """Share of the labelled symbols that it finds; of a coin with two names two ways may count."""
+        return self.found / self.labelled if self.labelled else 1.0
+
+
 def read_lines(path: Path) -> Iterator[Line]:
     """Read labelled rows: ``coins`` empty where absent, ``file`` the name of the file."""
     name = path.name.removesuffix(".gz").removesuffix(".jsonl")
@@ -87,21 +110,26 @@ def score(tagger: CoinTagger, lines: Sequence[Line]) -> dict[str, Score]:
     return dict(sorted(scores.items(), key=lambda item: (item[0] == "all", item[0])))
 
 
-def precision_by_way(tagger: CoinTagger, lines: Sequence[Line]) -> dict[str, tuple[int, int]]:
-    """How many names each way of finding found, and how many of them stand for a labelled coin."""
-    found: Counter[str] = Counter()
-    right: Counter[str] = Counter()
+def score_by_way(tagger: CoinTagger, lines: Sequence[Line]) -> dict[str, Way]:
+    """Return what each way of finding brings, the way of most names first."""
+    labelled = sum(len(line.coins) for line in lines)
+    ways: dict[str, Way] = {}
     for line in lines:
+        found: dict[str, set[str]] = {}
         for mention in tagger.mentions(line.text):
-            found[mention.found.value] += 1
-            right[mention.found.value] += mention.symbol in line.coins
-    return {way: (count, right[way]) for way, count in found.most_common()}
+            way = ways.setdefault(mention.found.value, Way(labelled))
+            way.names += 1
+            way.right += mention.symbol in line.coins
+            found.setdefault(mention.found.value, set()).add(mention.symbol)
+        for name, symbols in found.items():
+            ways[name].found += len(symbols & line.coins)
+    return dict(sorted(ways.items(), key=lambda item: -item[1].names))
 
 
-def without_each_rule(lines: Sequence[Line]) -> dict[str, Score]:
-    """The score over all lines with one rule of context left out at a time."""
+def without_each_rule(lines: Sequence[Line]) -> dict[str, dict[str, Score]]:
+    """Return, with one rule of context left out at a time, the score of each file and of ``all``."""
     catalogue = load_catalogue()
-    return {rule.value: score(CoinTagger(catalogue, without=[rule]), lines)["all"] for rule in Rule}
+    return {rule.value: score(CoinTagger(catalogue, without=[rule]), lines) for rule in Rule}
 
 
 def texts_per_second(tagger: CoinTagger, lines: Sequence[Line]) -> float:
@@ -116,13 +144,19 @@ def texts_per_second(tagger: CoinTagger, lines: Sequence[Line]) -> float:
 def report(lines: Sequence[Line], tagger: CoinTagger) -> dict[str, Any]:
     """Return everything that is measured, ready for JSON."""
     speed = texts_per_second(tagger, lines)
-    ways = precision_by_way(tagger, lines)
     return {
-        "files": {name: _figures(one) for name, one in score(tagger, lines).items()},
-        "ways": {way: {"names": names, "right": right} for way, (names, right) in ways.items()},
-        "without": {name: _figures(one) for name, one in without_each_rule(lines).items()},
+        "files": _by_file(score(tagger, lines)),
+        "ways": {
+            name: {"names": way.names, "right": way.right, "precision": way.precision, "recall": way.recall}
+            for name, way in score_by_way(tagger, lines).items()
+        },
+        "without": {rule: _by_file(scores) for rule, scores in without_each_rule(lines).items()},
         "texts_per_second": round(speed),
     }
+
+
+def _by_file(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
+    return {name: _figures(one) for name, one in scores.items()}
 
 
 def _figures(one: Score) -> dict[str, float]:
@@ -142,12 +176,15 @@ def show(measured: Mapping[str, Any], console: Console) -> None:
     for name, one in measured["files"].items():
         rate = f"{1e4 * one['wrong'] / one['lines']:.1f}"
         files.add_row(name, str(one["lines"]), *_shares(one), str(one["wrong"]), str(one["missed"]), rate)
-    ways = Table("found as", "names", "right", "precision")
+    ways = Table("found as", "names", "right", "precision", "recall")
     for way, one in measured["ways"].items():
-        ways.add_row(way, str(one["names"]), str(one["right"]), f"{one['right'] / one['names']:.3f}")
-    rules = Table("without the rule", "precision", "recall", "F1")
-    for rule, one in measured["without"].items():
-        rules.add_row(rule, *_shares(one))
+        shares = f"{one['precision']:.3f}", f"{one['recall']:.3f}"
+        ways.add_row(way, str(one["names"]), str(one["right"]), *shares)
+    rules = Table("without the rule", "file", "precision", "recall", "F1")
+    for rule, by_file in measured["without"].items():
+        rules.add_section()
+        for number, (name, one) in enumerate(by_file.items()):
+            rules.add_row("" if number else rule, name, *_shares(one))
     for table in (files, ways, rules):
         console.print(table)
     console.print(f"{measured['texts_per_second']:,} texts a second on one core")

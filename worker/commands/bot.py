@@ -49,7 +49,7 @@ def webhook(
 ) -> None:
     """POST every new signal that passes the filters, signed, until SIGTERM or Ctrl-C.
 
-    With --resend status 1 where a line of the file is no dead letter.
+    With --resend status 1 where a line of the file is no dead letter, 130 where it was stopped early.
     """
     from worker.commands.bot_webhook import read_dead_letters, resend_dead_letters, run_webhook
 

@@ -11,10 +11,11 @@ from schemas.signals import CryptoSignal
 from worker.clients import SignalStream
 from worker.clients.bots.relay import relay
 from worker.clients.bots.webhook import Webhook
-from worker.commands.common import MOST_NAMED
+from worker.commands.common import MOST_NAMED, InterruptedEarlyError
 from worker.errors import ConfigurationError
 from worker.json_object import json_object
 from worker.settings import Settings
+from worker.stopping import unless_stopped
 
 log = structlog.get_logger(__name__)
 
@@ -45,14 +46,19 @@ async def run_webhook(settings: Settings, stop: asyncio.Event) -> None:
 async def resend_dead_letters(
     settings: Settings, signals: list[CryptoSignal], left_out: int, stop: asyncio.Event
 ) -> None:
-    """Deliver what `read_dead_letters` gave; what fails again is a dead letter again."""
+    """Deliver what `read_dead_letters` gave; what fails again is a dead letter again.
+
+    Raises:
+        InterruptedEarlyError: ``stop`` was set before the last one was delivered or refused.
+    """
     async with Webhook(settings.bot.webhook) as hook:
-        for number, signal in enumerate(signals):
-            if stop.is_set():
-                print(f"stopped: the last {len(signals) - number} were not sent")
+        for signal in signals:
+            if stop.is_set() or await unless_stopped(stop, hook.deliver(signal)) is None:
                 break
-            await hook.deliver(signal)
     print(f"{hook.delivered} delivered, {hook.refused} refused, {left_out} left out")
+    remaining = len(signals) - hook.delivered - hook.refused
+    if remaining:
+        raise InterruptedEarlyError(f"Interrupted: the last {remaining} were not sent, or not answered.")
 
 
 def read_dead_letters(settings: Settings, file: Path) -> tuple[list[CryptoSignal], int]:

@@ -73,6 +73,10 @@ def export_signals(
         f"{counts.signals} signals{_to(out)}; {counts.repeats} repeats of an id left out, "
         f"{counts.unreadable} records are no signals of this version"
     )
+    oldest = counts.reach.oldest
+    if within.since is not None and oldest is not None and oldest > within.since:
+        topic = settings.of(pipeline).topics.signals
+        _say(f"{topic} reaches back to {_rfc3339(oldest)} only: its retention.ms says how long it is kept")
 
 
 @export_app.command("aggregates")

@@ -43,15 +43,27 @@ def train_crypto(
         Path | None, typer.Option(help="--out of an earlier run whose stages before the labels are kept.")
     ] = None,
     teacher: Annotated[
-        list[str] | None, typer.Option(metavar="DIR_OR_HUB_ID", help="Crypto model to learn from as well.")
+        list[str] | None,
+        typer.Option(
+            metavar="DIR_OR_HUB_ID", help="Crypto model to learn from as well; OWNER/NAME@REVISION pins it."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name in the signals.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="First layers that are kept.")] = None,
     max_length: Annotated[int | None, typer.Option(min=16, max=512, help="Tokens.")] = None,
     pooling: Annotated[Literal["cls", "mean"] | None, typer.Option(help="What the heads read.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Put before each text.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Over the labelled texts.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0, help="Learning rate of these epochs.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Texts in a batch of these epochs.")] = None,
     balance: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Power of class frequency that classes weigh by.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Power of class frequency that classes of sentiment and action weigh by; emotions have a "
+            "fixed positive weight.",
+        ),
     ] = None,
     accumulate: Annotated[int | None, typer.Option(min=1, help="Batches to one step.")] = None,
     patience: Annotated[
@@ -68,7 +80,7 @@ def train_crypto(
     Without options the recipe is that of the bundled model, or the published one where the encoder is of
     BERT-base size. The same command goes on where an interrupted run stopped.
     """
-    settings_in_force()
+    settings = settings_in_force()
     _need_training_packages()
     from worker.training.crypto import CryptoTrainConfig
     from worker.training.crypto import train as train_model
@@ -79,6 +91,7 @@ def train_crypto(
         "mlm": mlm and tuple(mlm),
         "init": init,
         "teacher": teacher and tuple(teacher),
+        "offline": settings.model.offline,
         "name": name,
         "layers": layers,
         "max_length": max_length,
@@ -94,7 +107,9 @@ def train_crypto(
     given = {key: value for key, value in given.items() if value is not None}
     if data:
         given["extra"] = ()  # one's own texts are learned from instead of all packaged ones
-    print(train_model(CryptoTrainConfig.for_encoder(base, out, **given)))
+    first = {"epochs": epochs, "rate": rate, "batch": batch}
+    first = {key: value for key, value in first.items() if value is not None}
+    print(train_model(CryptoTrainConfig.for_encoder(base, out, **given).with_first_round(**first)))
 
 
 @train_app.command("ablation")
@@ -108,6 +123,14 @@ def train_ablation(
     out: Annotated[Path, typer.Option(help="Where the scores of finished runs are kept.")],
     steps: Annotated[int, typer.Option(min=1, help="Of each run.")] = 220,
     further: Annotated[int, typer.Option(min=1, help="Texts that are only learned from.")] = 3_000,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROW",
+            help="Row of the table, such as 'without replay', once for each; five of them where absent. An "
+            "unknown one is told which there are.",
+        ),
+    ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -118,7 +141,7 @@ def train_ablation(
 
     from worker.training.ablation import AblationConfig, ablate, table
 
-    config = AblationConfig(base, public, init, out, steps, further, threads)
+    config = AblationConfig(base, public, init, out, steps, further, threads, tuple(only or ()))
     found = ablate(config, Console(stderr=True))
     if as_json:
         print(json.dumps(found, indent=2))
@@ -231,7 +254,11 @@ def evaluate_crypto(
     model: ModelRef = None,
     against: Annotated[
         str | None,
-        typer.Option("--compare", metavar="DIR_OR_HUB_ID", help="Another model, with a paired test."),
+        typer.Option(
+            "--compare",
+            metavar="DIR_OR_HUB_ID",
+            help="Another model, with a paired test; OWNER/NAME@REVISION pins it.",
+        ),
     ] = None,
     part: Annotated[
         Literal["test", "all"] | None,
@@ -270,7 +297,9 @@ def _need_training_packages() -> None:
 
 
 def _judged(settings: "Settings", pipeline: "PipelineName", *, pinned: bool = True) -> "Model":
-    """The model that the settings name, in full precision; ``pinned``: at the revision that they name."""
+    """The model that the settings name, in full precision; ``pinned``: at the revisions that they name."""
     chosen = settings.of(pipeline).model
-    changes = {"precision": "fp32", "cuda_graphs": False, "revision": chosen.revision if pinned else None}
+    changes: dict[str, Any] = {"precision": "fp32", "cuda_graphs": False}
+    if not pinned:
+        changes |= {"revision": None, "tokeniser_revision": None}
     return load_configured(chosen.model_copy(update=changes), pipeline)

@@ -91,6 +91,7 @@ def build(
             model or own.ref,
             head_set="traffic",
             revision=own.revision,
+            tokeniser_revision=own.tokeniser_revision,
             precision=own.precision,
             device=own.device,
             threads=own.threads,

@@ -1,5 +1,6 @@
 """``kbert topics``."""
 
+import sys
 from dataclasses import asdict
 
 import orjson
@@ -11,9 +12,20 @@ from worker.sink.topics import create_topics, describe_topics
 
 
 async def show_topics(settings: Settings, *, create: bool, as_json: bool) -> None:
-    """Print each topic's state, after making those that are missing if asked to."""
+    """Print each topic's state, after making those that are missing if asked to.
+
+    A topic that was there with fewer partitions than the setting asks for is named on standard error.
+    """
     created = await create_topics(settings) if create else []
     states = await describe_topics(settings)
+    wanted = settings.topics.partitions
+    for state in states:
+        if create and state.exists and state.partitions < wanted:
+            print(
+                f"{state.name} has {state.partitions} partitions, and topics.partitions asks for {wanted}: "
+                f"widen it with kafka-topics.sh --alter --topic {state.name} --partitions {wanted}.",
+                file=sys.stderr,
+            )
     if as_json:
         print(orjson.dumps([asdict(s) | {"created": s.name in created} for s in states]).decode())
         return

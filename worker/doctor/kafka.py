@@ -101,12 +101,13 @@ async def _topics(settings: Settings) -> AsyncIterator[Finding]:
             if name in seen:
                 continue
             seen.add(name)
-            yield _state(states[name])
+            yield topic_finding(states[name])
             if states[name].exists and name != topics.dead_letter:  # only `kbert dead-letter` reads that
                 yield await _read(settings, states[name])
 
 
-def _state(state: TopicState) -> Finding:
+def topic_finding(state: TopicState) -> Finding:
+    """Whether a topic is there, and outlives a broker."""
     check = f"topic {state.name}"
     if not state.exists:
         return fail(
@@ -118,7 +119,9 @@ def _state(state: TopicState) -> Finding:
         return warn(
             check,
             f"{state.partitions} partitions on one broker",
-            "three replicas, where there are three brokers: a lost disk takes the topic with it",
+            "a lost disk takes the topic with it: where there are three brokers, set "
+            "topics.replication_factor=3 (KBERT_TOPICS__REPLICATION_FACTOR) before kbert topics --create "
+            "makes it, or give it more replicas with kafka-reassign-partitions.sh",
         )
     return ok(check, f"{state.partitions} partitions, {state.replicas} replicas")
 

@@ -8,6 +8,7 @@ from schemas.windows import MARKET, Window
 from worker.aggregates.series import SeriesError, plan_series
 from worker.clients import Aggregates
 from worker.errors import ConfigurationError
+from worker.history.columns import is_count
 
 
 async def aggregates_of(
@@ -28,9 +29,14 @@ async def aggregates_of(
         symbols: MARKET and every coin that has signals where empty.
 
     Raises:
-        ConfigurationError: the buckets do not reach as fine or as far; says what they can.
+        ConfigurationError: no signal has named a symbol, or the buckets do not reach as fine or as far;
+            says what they can.
         ConnectionFailedError: Redis does not answer.
     """
+    coins = await aggregates.coins()
+    unknown = next((symbol for symbol in symbols if symbol != MARKET and symbol not in coins), None)
+    if unknown is not None:
+        raise ConfigurationError(f"No signal has named {unknown}: kbert watch shows the coins.")
     now = datetime.now(UTC)
     end = min(until, now) if until is not None else now
     try:
@@ -40,7 +46,7 @@ async def aggregates_of(
             return
         wanted = set(times)
         first = datetime.fromtimestamp(times[0], UTC)
-        for symbol in symbols or [MARKET, *await aggregates.coins()]:
+        for symbol in symbols or [MARKET, *coins]:
             series = await aggregates.series(symbol, metrics, window, since=first, until=end, step=plan.step)
             for place, time in enumerate(series.times):
                 if time.timestamp() in wanted:
@@ -48,7 +54,12 @@ async def aggregates_of(
                         "symbol": symbol,
                         "window": window,
                         "time": time,
-                        **{name: values[place] for name, values in series.values.items()},
+                        **{name: _value(name, values[place]) for name, values in series.values.items()},
                     }
     except SeriesError as error:
         raise ConfigurationError(f"The buckets cannot answer that: {error}.") from error
+
+
+def _value(name: str, value: float | None) -> float | None:
+    """Of a count the integer, which a series holds as a float."""
+    return int(value) if value is not None and is_count(name) else value

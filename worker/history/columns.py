@@ -68,11 +68,16 @@ TRAFFIC_COLUMNS: Final = (
 _COUNTS: Final = ("messages", "sentiment.", "action.", "emotion.")
 
 
+def is_count(name: str) -> bool:
+    """Whether that column of a series counts messages, so that its values are integers."""
+    return name.startswith(_COUNTS)
+
+
 def aggregate_columns(metrics: Sequence[str]) -> tuple[Column, ...]:
     """One row a coin and time; of classes a column each, as in a series."""
     names = [name for metric in metrics for name in METRICS[metric]]
     return (
         *_columns("string", "symbol", "window"),
         Column("time", "time"),
-        *(Column(name, "integer" if name.startswith(_COUNTS) else "number") for name in names),
+        *(Column(name, "integer" if is_count(name) else "number") for name in names),
     )

@@ -13,12 +13,15 @@ import orjson
 
 from schemas.messages import RawMessage
 from worker.errors import ConfigurationError, KbertError
+from worker.history.formulas import unescape_formula
 from worker.json_object import json_object
 from worker.line_ids import line_id
 from worker.source.decoding import BadMessageError, decode
 
 _ROWS: Final = 1_000
 _FIELDS: Final = (*RawMessage.model_fields, "author_hash")
+_MOST_CELL: Final = 64 * 1024**2
+"""Characters of a CSV cell; more of them are a quote that nothing closes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +109,13 @@ def _jsonl(path: Path, max_bytes: int) -> Iterator[tuple[int, _Payload]]:
 
 
 def _csv(path: Path, max_bytes: int) -> Iterator[tuple[int, _Payload]]:
-    csv.field_size_limit(max_bytes)
+    csv.field_size_limit(max(_MOST_CELL, max_bytes))  # past it the file ends: a long row is refused alone
     with _open(path) as file, TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         rows = csv.DictReader(text, strict=True)
         _check(path, rows.fieldnames or ())
         for row in rows:
-            yield rows.line_num, _payload(row)
+            fields = {name: unescape_formula(cell) for name in _FIELDS if (cell := row.get(name))}
+            yield rows.line_num, _payload(fields)
 
 
 def _parquet(path: Path, max_bytes: int) -> Iterator[tuple[int, _Payload]]:

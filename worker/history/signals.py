@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -12,7 +12,7 @@ from schemas.signals import CryptoSignal, TrafficSignal
 from worker.history.repeats import SeenIds
 from worker.settings import PipelineName, Settings, topic_setting
 from worker.signal_filter import SignalFilter
-from worker.source.reading import read_to_end
+from worker.source.reading import Reach, read_to_end
 
 By = Literal["processed_at", "published_at"]
 
@@ -45,6 +45,7 @@ class ReadCounts:
     signals: int = 0
     repeats: int = 0
     unreadable: int = 0
+    reach: Reach = field(default_factory=Reach)
 
 
 async def signals_of(
@@ -75,7 +76,9 @@ async def signals_of(
         ahead = timedelta(seconds=settings.source.max_future)
         since = max(since, _EPOCH + ahead) - ahead  # --from 0001-01-01 has nothing before it
     topic = settings.of(pipeline).topics.signals
-    records = read_to_end(topic, settings.kafka, setting=topic_setting(pipeline, "signals"), since=since)
+    records = read_to_end(
+        topic, settings.kafka, setting=topic_setting(pipeline, "signals"), since=since, reach=counts.reach
+    )
     with SeenIds() as seen:
         async with aclosing(records) as polls:
             async for poll in polls:

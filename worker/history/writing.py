@@ -1,9 +1,9 @@
 """Rows into a file as they come: Parquet, CSV or JSONL, whole or not at all."""
 
-import csv
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from io import TextIOWrapper
@@ -14,6 +14,7 @@ import orjson
 
 from worker.errors import ConfigurationError, KbertError
 from worker.history.columns import Column, Kind
+from worker.history.formulas import escape_formula
 
 Format = Literal["parquet", "csv", "jsonl"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -22,6 +23,7 @@ STANDARD_OUTPUT: Final = Path("-")
 _ROW_GROUP: Final = 20_000
 _SEPARATOR: Final = ";"
 """Between the values of a list in a CSV cell; no symbol and no label holds it."""
+_QUOTED: Final = re.compile(r'[",\r\n]')
 
 
 class Writer(Protocol):
@@ -117,15 +119,23 @@ class _CsvWriter:
     def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
         self._columns = columns
         self._text = TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-        self._rows = csv.writer(self._text, lineterminator="\n")
-        self._rows.writerow(column.name for column in columns)
+        self._row(column.name for column in columns)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._rows.writerow(_cell(column.read(record)) for column in self._columns)
+        self._row(_cell(column.read(record)) for column in self._columns)
 
     def finish(self) -> None:
         self._text.flush()
         self._text.detach()
+
+    def _row(self, cells: Iterable[str]) -> None:
+        # Not by csv.writer, which leaves a lone carriage return bare: readers end the row there.
+        self._text.write(",".join(map(_quoted, cells)) + "\n")
+
+
+def _quoted(cell: str) -> str:
+    doubled = cell.replace('"', '""')
+    return f'"{doubled}"' if _QUOTED.search(cell) else cell
 
 
 def _cell(value: Any) -> str:
@@ -137,7 +147,9 @@ def _cell(value: Any) -> str:
         case datetime():
             return value.isoformat().replace("+00:00", "Z")
         case list():
-            return _SEPARATOR.join(value)
+            return escape_formula(_SEPARATOR.join(value))
+        case str():
+            return escape_formula(value)
         case _:
             return str(value)
 

@@ -72,11 +72,11 @@ class Checkpoint:
 
 
 def resolve(ref: str, *, revision: str | None = None, offline: bool = False) -> CheckpointFiles:
-    """Find a checkpoint: a directory, one weight file, or a Hub id (``owner/name``).
+    """Find a checkpoint: a directory, one weight file, or a Hub id (``owner/name[@revision]``).
 
     Args:
         ref: What the setting ``model.ref`` holds. What exists locally is taken before the Hub.
-        revision: Hub branch, tag or commit; pin the commit in production.
+        revision: Hub branch, tag or commit, where ``ref`` has none; pin the commit in production.
         offline: Use the local cache only.
 
     Raises:
@@ -92,17 +92,24 @@ def resolve(ref: str, *, revision: str | None = None, offline: bool = False) -> 
                 "give its directory, or a Hub id."
             )
         return CheckpointFiles(path.stem, path.parent, (path,), None, offline)
-    if not hub.HUB_ID.fullmatch(ref):
+    on_hub = hub.split_ref(ref)
+    if on_hub is None:
         raise CheckpointError(
             f"Setting `model.ref`: {ref} is neither a directory nor a weight file here, nor a Hub id "
-            "(owner/name)."
+            "(owner/name or owner/name@revision)."
         )
-    directory, commit = hub.fetch(ref, revision=revision, offline=offline)
-    return _in_directory(directory, ref, commit, offline=offline)
+    name, pinned = on_hub
+    directory, commit = hub.fetch(name, revision=pinned or revision, offline=offline)
+    return _in_directory(directory, name, commit, offline=offline)
 
 
-def load_checkpoint(files: CheckpointFiles) -> Checkpoint:
+def load_checkpoint(files: CheckpointFiles, *, tokeniser_revision: str | None = None) -> Checkpoint:
     """Read, check and complete a checkpoint.
+
+    Args:
+        files: What :func:`resolve` found.
+        tokeniser_revision: Hub branch, tag or commit of the encoder that a ``.pt`` names, whose tokeniser and
+            config are taken where none lie beside the weights.
 
     Raises:
         CheckpointError: One sentence naming what is missing, unexpected, damaged or of another size.
@@ -122,7 +129,7 @@ def load_checkpoint(files: CheckpointFiles) -> Checkpoint:
             f"{origin}: holds the heads of {head_set!r}, and `kbert.head_set` in config.json says "
             f"{kbert.head_set!r}; correct the config."
         )
-    shape = infer_shape(state, raw or _encoder_config(files, extra, state), origin)
+    shape = infer_shape(state, raw or _encoder_config(files, extra, state, tokeniser_revision), origin)
     check_state(state, shape, head_set, origin)
     return Checkpoint(
         info=ModelInfo(
@@ -134,7 +141,7 @@ def load_checkpoint(files: CheckpointFiles) -> Checkpoint:
         kbert=kbert,
         max_length=_max_length(kbert, head_set, shape, config),
         state=state,
-        tokeniser_directory=_tokeniser_directory(files, extra),
+        tokeniser_directory=_tokeniser_directory(files, extra, tokeniser_revision),
         files=files,
     )
 
@@ -165,7 +172,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def _encoder_config(
-    files: CheckpointFiles, extra: dict[str, Any], state: dict[str, "torch.Tensor"]
+    files: CheckpointFiles, extra: dict[str, Any], state: dict[str, "torch.Tensor"], revision: str | None
 ) -> dict[str, Any]:
     """What the encoder that an LQ-KBERT ``.pt`` names says of itself, without the sizes that tensors tell.
 
@@ -179,8 +186,10 @@ def _encoder_config(
         if not hub.HUB_ID.fullmatch(named) or heads_are_known(state):
             return {}
         try:
-            directory = hub.fetch_tokeniser(named, offline=files.offline)
+            directory = hub.fetch_tokeniser(named, revision=revision, offline=files.offline)
         except CheckpointError:
+            if revision is not None:
+                raise
             return {}  # infer_shape names what is missing, and the mend
     raw = _read_config(directory / hub.CONFIG)
     return {key: raw[key] for key in _ENCODER_KEYS if key in raw}
@@ -204,7 +213,7 @@ def _max_length(kbert: KbertConfig, head_set: HeadSet, shape: EncoderShape, conf
     return kbert.max_length
 
 
-def _tokeniser_directory(files: CheckpointFiles, extra: dict[str, Any]) -> Path:
+def _tokeniser_directory(files: CheckpointFiles, extra: dict[str, Any], revision: str | None) -> Path:
     for directory in dict.fromkeys((files.weights[0].parent, files.directory)):
         if any(
             (directory / name).is_file() for name in hub.TOKENISER_FILES if not name.endswith("_map.json")
@@ -224,7 +233,7 @@ def _tokeniser_directory(files: CheckpointFiles, extra: dict[str, Any]) -> Path:
             "nor a Hub id; put tokenizer.json beside the weights."
         )
     try:
-        return hub.fetch_tokeniser(named, offline=files.offline)
+        return hub.fetch_tokeniser(named, revision=revision, offline=files.offline)
     except CheckpointError as error:
         raise CheckpointError(
             f"{files.directory}: holds no tokeniser, and that of {named}, which it names, cannot be had: "

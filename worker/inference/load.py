@@ -73,6 +73,7 @@ def load_model(
     *,
     head_set: HeadSet | None = "crypto",
     revision: str | None = None,
+    tokeniser_revision: str | None = None,
     precision: str = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -82,9 +83,11 @@ def load_model(
     """Load a model.
 
     Args:
-        ref: Directory, weight file or Hub id; None is the bundled model of ``head_set``.
+        ref: Directory, weight file or Hub id (``owner/name[@revision]``); None is the bundled model of
+            ``head_set``.
         head_set: The heads that are needed; None takes what the checkpoint has.
-        revision: Hub branch, tag or commit.
+        revision: Hub branch, tag or commit, where ``ref`` has none.
+        tokeniser_revision: Likewise, of the encoder whose tokeniser a ``.pt`` file names.
         precision: ``fp32``, ``bf16``, ``int8`` (CPU), ``fp16``, ``fp8`` (CUDA), or ``auto``: the fastest that
             keeps the answers, see :mod:`worker.inference.precision`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -104,7 +107,7 @@ def load_model(
     if cuda_graphs and where.type != "cuda":
         raise DeviceError("Setting `model.cuda_graphs`: it needs a GPU; switch it off.")
     choose_dtype(precision, where)  # an unknown one is named before gigabytes are read
-    checkpoint = load_checkpoint(files)
+    checkpoint = load_checkpoint(files, tokeniser_revision=tokeniser_revision)
     if head_set not in (None, checkpoint.head_set):
         raise CheckpointError(
             f"Setting `model.ref`: {ref} has the heads of {checkpoint.head_set}, and the {head_set} pipeline "

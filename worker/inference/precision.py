@@ -1,9 +1,9 @@
 """An engine in the precision that is asked for, or in the fastest that keeps the answers.
 
-On a CPU ``auto`` times one layer of the model in each precision that the processor has instructions for. int8
-is taken only when its answers on the sample messages that ship are those of the wider precision: what a
-checkpoint loses in int8 depends on its weights, so nothing but a look at its own answers can tell. Where they
-are not, the feed-forward of some layers, which loses most, stays in the wider precision.
+On a CPU ``auto`` times one layer of the model in each precision that the processor has instructions for. bf16
+or int8 is taken only when its answers on the sample messages that ship are those of fp32: what a checkpoint
+loses depends on its weights, so nothing but a look at its own answers can tell. Where int8 loses too much,
+the feed-forward of some layers, which loses most, stays in floats.
 """
 
 import gzip
@@ -33,7 +33,7 @@ from worker.inference.tokenising import EncodedText
 from worker.inference.torch_engine import TorchEngine
 
 SAME_LABELS: Final = 0.99
-"""Share of labels that int8 has to keep before ``auto`` takes it."""
+"""Share of fp32's labels that a precision has to keep before ``auto`` takes it."""
 MOST_CHANGE: Final = 0.01
 """Mean absolute change of a score, likewise."""
 WORTH: Final = 1.1
@@ -73,6 +73,10 @@ class Agreement:
         """Whether one may stand for the other."""
         return self.same_labels >= SAME_LABELS and self.change < MOST_CHANGE
 
+    def __str__(self) -> str:
+        """For a log line."""
+        return f"{self.same_labels:.1%} of the labels of the samples, scores change by {self.change:.4f}"
+
 
 def engine_of(
     asked: str,
@@ -89,7 +93,8 @@ def engine_of(
     Args:
         asked: The setting ``model.precision``.
         make: Makes one.
-        samples: Texts as the engine will see them; asked for only where int8 is considered.
+        samples: Texts as the engine will see them; asked for only where another precision than fp32 is
+            considered.
         state: Checked float32 parameters.
         shape: Sizes of the encoder.
         device: Where to compute.
@@ -110,27 +115,32 @@ def engine_of(
             )
         return make(dtype, Int8Kernels(shape.activation, dtype, _observed(make, samples(), shape, dtype)))
     speeds = layer_speeds(state, shape, threads)
-    halves = speeds.get("bf16", 0.0) > WORTH * speeds["fp32"]
-    dtype, fastest = (torch.bfloat16, speeds["bf16"]) if halves else (torch.float32, speeds["fp32"])
-    chosen = make(dtype, None)
-    told = "tokens/s of one layer: " + ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
-    if speeds.get("int8", 0.0) > WORTH * fastest:
+    told = ["tokens/s of one layer: " + ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())]
+    chosen, dtype, fastest = make(torch.float32, None), torch.float32, speeds["fp32"]
+    if max(speeds.values()) > WORTH * fastest:
         seen = samples()
-        ranges = _observed(make, seen[::2], shape, dtype)
         unseen = _first(seen[1::2], _CHECKED_TOKENS)
         exact = chosen.infer(unseen)
-        for count in sorted({round(shape.layers * share) for share in _LEFT}):
-            if _mixed_speed(speeds["int8"], fastest, count / shape.layers) <= WORTH * fastest:
-                break
-            left = _middle(shape.layers, count)
-            names = frozenset(map(feed_forward_name, left))
-            coarse = make(dtype, Int8Kernels(shape.activation, dtype, ranges, names))
+
+        def holds(coarse: TorchEngine, name: str) -> bool:
             agreement = compare(exact, coarse.infer(unseen))
-            told += f"; {_figures(left, agreement)}"
-            if agreement.holds:
-                chosen = coarse
-                break
-    chosen.description += f" ({told})"
+            told.append(f"{name} keeps {agreement}")
+            return agreement.holds
+
+        if speeds.get("bf16", 0.0) > WORTH * fastest and holds(half := make(torch.bfloat16, None), "bf16"):
+            chosen, dtype, fastest = half, torch.bfloat16, speeds["bf16"]
+        if speeds.get("int8", 0.0) > WORTH * fastest:
+            ranges = _observed(make, seen[::2], shape, dtype)
+            for count in sorted({round(shape.layers * share) for share in _LEFT}):
+                if _mixed_speed(speeds["int8"], fastest, count / shape.layers) <= WORTH * fastest:
+                    break
+                left = _middle(shape.layers, count)
+                names = frozenset(map(feed_forward_name, left))
+                coarse = make(dtype, Int8Kernels(shape.activation, dtype, ranges, names))
+                if holds(coarse, _int8_but(left)):
+                    chosen = coarse
+                    break
+    chosen.description += f" ({'; '.join(told)})"
     return chosen
 
 
@@ -230,10 +240,9 @@ def layer_speeds(state: Mapping[str, torch.Tensor], shape: EncoderShape, threads
     return {name: packing.tokens / min(seconds) for name, seconds in taken.items()}
 
 
-def _figures(left: range, agreement: Agreement) -> str:
-    told = f"keeps {agreement.same_labels:.1%} of the labels of the samples, scores change by"
-    layers = f", the feed-forward of layers {', '.join(map(str, left))} apart," if left else ""
-    return f"int8{layers} {told} {agreement.change:.4f}"
+def _int8_but(left: range) -> str:
+    layers = ", ".join(map(str, left))
+    return f"int8, the feed-forward of layers {layers} apart," if left else "int8"
 
 
 def _observed(

@@ -45,7 +45,8 @@ def choose_weights(names: set[str], origin: str) -> str:
             return found[0]
         if found:
             raise CheckpointError(
-                f"{origin}: holds several .pt files ({', '.join(found)}); set `model.ref` to one of them."
+                f"{origin}: holds several .pt files ({', '.join(found)}); set `model.ref` to the path of one "
+                "of them, downloaded first if they are on the Hub."
             )
     raise CheckpointError(
         f"{origin}: holds no weights: expected {SAFETENSORS} (or its index), {PICKLED} or one .pt file."

@@ -67,18 +67,16 @@ def coin_routes(state: ServeState) -> APIRouter:
     @router.get("/coins", response_model=BoardAnswer, responses=_REDIS_GONE)
     async def list_coins(window: Window = "1h", sort: Sort = "volume") -> Response:
         """All coins over one window. An answer is at most 5 s old; `as_of` says when it was made."""
-
-        async def encode() -> bytes:
-            as_of, rows = await state.boards.get(window, lambda: state.board(window))
+        board = await state.boards.get(window, lambda: state.board(window))
+        if sort not in board.answers:
             answer = BoardAnswer(
                 window=window,
                 sort=sort,
-                as_of=as_of,
-                coins=[_named(state, row) for row in sorted_rows(rows, sort)],
+                as_of=board.as_of,
+                coins=[_named(state, row) for row in sorted_rows(board.rows, sort)],
             )
-            return answer.model_dump_json().encode()
-
-        return _json(await state.answers.get((window, sort), encode))
+            board.answers[sort] = answer.model_dump_json().encode()
+        return _json(board.answers[sort])
 
     @router.get("/coins/{symbol}", response_model=CoinAnswer, responses=_NOT_THERE | _REDIS_GONE)
     async def show_coin(symbol: Symbol) -> Response:

@@ -13,12 +13,23 @@ from schemas.windows import Window
 from worker.clients import Aggregates, Narrative, SignalStream
 from worker.coins.catalogue import Catalogue
 from worker.errors import ConnectionFailedError
+from worker.serve.answers import Sort
 from worker.serve.fresh import Fresh
 from worker.serve.hub import Event, Hub
 from worker.serve.recent import RecentSignals
 
 _CHECK_SECONDS: Final = 2.0
 """As Kafka's check: a probe that waited behind readers of a silent Redis took a minute."""
+
+
+@dataclass
+class Board:
+    """Every coin over one window, with its answers, so that they grow no older than it."""
+
+    as_of: datetime
+    rows: list[BoardRow]
+    answers: dict[Sort, bytes] = field(default_factory=dict)
+    """JSON of each order that was asked for."""
 
 
 @dataclass
@@ -34,18 +45,15 @@ class ServeState:
     problem: str | None = None
     """Why the last probe found the server not ready."""
     probes: Fresh[None] = field(default_factory=lambda: Fresh(fresh=0.0, usable=0.0))
-    boards: Fresh[tuple[datetime, list[BoardRow]]] = field(
-        default_factory=lambda: Fresh(fresh=1.0, usable=5.0)
-    )
-    answers: Fresh[bytes] = field(default_factory=lambda: Fresh(fresh=1.0, usable=5.0))
+    boards: Fresh[Board] = field(default_factory=lambda: Fresh(fresh=1.0, usable=5.0))
     months: Fresh[bytes] = field(default_factory=lambda: Fresh(fresh=1.0, usable=1.0))
     coins: Fresh[CoinAggregates] = field(default_factory=lambda: Fresh(fresh=0.5, usable=5.0))
     series: Fresh[Series] = field(default_factory=lambda: Fresh(fresh=1.0, usable=5.0))
 
-    async def board(self, window: Window) -> tuple[datetime, list[BoardRow]]:
+    async def board(self, window: Window) -> Board:
         """Every coin over one window, and when it was read."""
         at = datetime.now(UTC)
-        return at, await self.aggregates.board(window)
+        return Board(at, await self.aggregates.board(window))
 
     async def check(self) -> None:
         """Raise ConnectionFailedError where Redis or Kafka does not answer."""

@@ -5,14 +5,15 @@ the numbers makes an idempotent producer's next batch fail too, and a transactio
 record too many, and a worker that fails on every start. So it is known beforehand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from time import monotonic
 from typing import Final
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from worker.settings import KafkaSettings
@@ -21,22 +22,37 @@ from worker.sink.record import Header, OutRecord
 log = structlog.get_logger(__name__)
 
 _KAFKA_DEFAULT: Final = 1_048_588  # message.max.bytes of a broker that nobody configured
+_ASK_AGAIN_SECONDS: Final = 10.0
 _BATCH_HEADER: Final = 61  # bytes before the first record
 _RECORD_OVERHEAD: Final = 96  # aiokafka counts a batch header, and 21 bytes of lengths, deltas and attributes
 _HEADER_OVERHEAD: Final = 10  # lengths of a header's name and value
 
 
 class MessageLimits:
-    """``max.message.bytes`` of topics, asked once each."""
+    """``max.message.bytes`` of topics, asked until the broker has answered.
 
-    def __init__(self, kafka: KafkaSettings) -> None:
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = monotonic) -> None:
         self._kafka = kafka
+        self._clock = clock
         self._bytes: dict[str, int] = {}
+        self._ask_at: dict[str, float] = {}  # where asking has failed
 
     async def of(self, topic: str) -> int:
-        """Bytes of the largest batch; Kafka's default where the broker does not tell."""
-        if topic not in self._bytes:
+        """Bytes of the largest batch; Kafka's default where, or as long as, the broker does not tell."""
+        if topic in self._bytes:
+            return self._bytes[topic]
+        if self._clock() < self._ask_at.get(topic, float("-inf")):
+            return _KAFKA_DEFAULT
+        try:
             self._bytes[topic] = await self._ask(topic)
+        except KafkaError as error:
+            self._ask_at[topic] = self._clock() + _ASK_AGAIN_SECONDS
+            log.warning("limits.unknown", topic=topic, assumed=_KAFKA_DEFAULT, error=repr(error))
+            return _KAFKA_DEFAULT
         return self._bytes[topic]
 
     async def too_large(self, records: Sequence[OutRecord]) -> list[int]:
@@ -56,7 +72,7 @@ class MessageLimits:
         try:
             await admin.start()
             responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-        except KafkaError as error:
+        except IncompatibleBrokerVersion as error:  # it never will
             log.warning("limits.unknown", topic=topic, assumed=_KAFKA_DEFAULT, error=repr(error))
             return _KAFKA_DEFAULT
         finally:

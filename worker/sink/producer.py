@@ -90,7 +90,9 @@ class KafkaSink:
         self._request_timeout = settings.request_timeout
         self._stop_timeout = min(5.0, settings.request_timeout)
         self._limits = MessageLimits(kafka)
-        self._writer = BatchWriter(self._producer, self._limits, settings.max_batch_bytes)
+        self._writer = BatchWriter(
+            self._producer, self._limits, settings.max_batch_bytes, patient=kafka.idempotent_producer
+        )
         self._setting_of: dict[str, str] = {}
 
     async def start(self, *outputs: Output) -> None:
@@ -119,7 +121,7 @@ class KafkaSink:
             log.warning("sink.stop_abandoned", seconds=self._stop_timeout)
 
     async def send(self, records: Sequence[OutRecord], origins: Sequence[Record] = ()) -> Delivery:
-        """Hand records to the producer; waits while its buffers are full.
+        """Hand records to the producer; waits while its buffers are full, and as ``acknowledged`` does.
 
         Raises:
             KbertError: as ``acknowledged``.

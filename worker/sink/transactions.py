@@ -98,6 +98,8 @@ class TransactionalSink:
         for outcome in ("committed", "failed", "fenced"):
             metrics.TRANSACTIONS.labels(self._pipeline, outcome)  # there from the start, as in the pipeline
         self._stop_timeout = min(5.0, settings.sink.request_timeout)
+        # While partitions are assigned aiokafka sends no heartbeat.
+        self._open_timeout = min(settings.sink.request_timeout, settings.source.session_timeout / 2)
 
     async def start(self, *outputs: Output) -> None:
         """Find out whether the broker takes transactions, and look for topics that have to be there.
@@ -124,7 +126,7 @@ class TransactionalSink:
         except KafkaConnectionError as error:
             raise await why_unreachable(self._kafka, error) from error
         except (KafkaError, TimeoutError) as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, self._settings.request_timeout) from error
         finally:
             await self._close(probe)
 
@@ -165,10 +167,17 @@ class TransactionalSink:
         """Open the producers: after that no former owner commits anything.
 
         Raises:
-            ConnectionFailedError: the broker does not answer within ``sink.request_timeout``.
+            ConnectionFailedError: the broker does not answer within ``sink.request_timeout``, or half of
+                ``source.session_timeout`` where that is shorter.
             ConfigurationError: it forbids this user a transactional id.
         """
-        await asyncio.gather(*(self._open(partition) for partition in partitions))
+        # All are waited for: one that opened late would take the place of one that was opened since.
+        results = await asyncio.gather(
+            *(self._open(partition) for partition in partitions), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def release(self, partitions: Iterable[TopicPartition]) -> None:
         """Drop what is kept for these partitions, and close their producers in the background."""
@@ -185,10 +194,10 @@ class TransactionalSink:
         Raises:
             KbertError: a partition's transactions fail again and again, or for a reason that stays.
         """
-        mine = [partition for partition in positions if partition in self._lanes]
+        mine = {partition: self._lanes[partition] for partition in positions if partition in self._lanes}
         try:
             results = await asyncio.gather(
-                *(self._transact(partition, positions[partition]) for partition in mine),
+                *(self._transact(partition, lane, positions[partition]) for partition, lane in mine.items()),
                 return_exceptions=True,
             )
         finally:
@@ -198,8 +207,7 @@ class TransactionalSink:
                 raise result
         return {p: r for p, r in zip(mine, results, strict=True) if not isinstance(r, BaseException)}
 
-    async def _transact(self, partition: TopicPartition, position: int) -> Committed:
-        lane = self._lanes[partition]
+    async def _transact(self, partition: TopicPartition, lane: _Lane, position: int) -> Committed:
         offsets = sorted(offset for offset in lane.ready if offset < position)
         try:
             async with asyncio.timeout(self._settings.request_timeout):
@@ -207,7 +215,7 @@ class TransactionalSink:
         except ProducerFenced:
             log.warning("transaction.fenced", partition=partition.partition)
             metrics.TRANSACTIONS.labels(self._pipeline, "fenced").inc()
-            await self.release([partition])
+            await self._drop(partition, lane)
             return Committed.FENCED
         except FORBIDDEN as error:
             raise ConfigurationError(
@@ -222,13 +230,18 @@ class TransactionalSink:
             ) from error
         except (KafkaError, TimeoutError, AssertionError) as error:
             # AssertionError: aiokafka's answer to a call in the state that its dead sender left behind.
-            await self.release([partition])
+            await self._drop(partition, lane)
             return self._failed(partition, error)
         for offset in offsets:
             lane.drop(offset)
         self._failures.pop(partition, None)
         metrics.TRANSACTIONS.labels(self._pipeline, "committed").inc()
         return Committed.DONE
+
+    async def _drop(self, partition: TopicPartition, lane: _Lane) -> None:
+        """Release the lane, and not one that has been opened in its place."""
+        if self._lanes.get(partition) is lane:
+            await self.release([partition])
 
     async def _write(
         self, lane: _Lane, partition: TopicPartition, position: int, records: Sequence[OutRecord]
@@ -259,12 +272,12 @@ class TransactionalSink:
         await self.release([partition])
         producer = self._producer(f"{self._group}.{partition.topic}.{partition.partition}")
         try:
-            async with asyncio.timeout(self._settings.request_timeout):
+            async with asyncio.timeout(self._open_timeout):
                 await producer.start()
         except BaseException as error:
             await self._close(producer)
             if isinstance(error, KafkaError | TimeoutError):
-                raise (refusal(error) or self._unreachable(error)) from error
+                raise (refusal(error) or self._unreachable(error, self._open_timeout)) from error
             raise
         self._lanes[partition] = _Lane(
             producer, BatchWriter(producer, self._limits, self._settings.max_batch_bytes)
@@ -296,9 +309,9 @@ class TransactionalSink:
             sum(lane.bytes_kept for lane in lanes) / self._settings.transaction_bytes,
         )
 
-    def _unreachable(self, error: BaseException) -> ConnectionFailedError:
+    def _unreachable(self, error: BaseException, seconds: float) -> ConnectionFailedError:
         return ConnectionFailedError(
             f"Kafka at kafka.bootstrap_servers={self._kafka.bootstrap_servers} does not open a transactional "
-            f"producer within sink.request_timeout={self._settings.request_timeout:g} s "
-            f"({error!r}): start it or correct the setting."
+            f"producer within {seconds:g} s (sink.request_timeout, or half of source.session_timeout: "
+            f"{error!r}): start it or correct the setting."
         )

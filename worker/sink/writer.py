@@ -5,13 +5,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from worker.sink.limits import MessageLimits, size_at_most
 from worker.sink.partitioning import partitions_of
 from worker.sink.record import OutRecord
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,21 @@ class SentBatch:
 class BatchWriter:
     """``send_batch`` costs one future a batch instead of one a record, and aiokafka sends one batch
     of a partition at a time, so order within a partition is kept.
+
+    Args:
+        patient: wait for room without end, as an idempotent producer does for its acknowledgements;
+            KafkaTimeoutError after the producer's request timeout otherwise.
     """
 
-    def __init__(self, producer: AIOKafkaProducer, limits: MessageLimits, max_batch_bytes: int) -> None:
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        limits: MessageLimits,
+        max_batch_bytes: int,
+        *,
+        patient: bool = False,
+    ) -> None:
+        self._patient = patient
         self._producer = producer
         self._limits = limits
         self._max_batch_bytes = max_batch_bytes
@@ -59,9 +74,24 @@ class BatchWriter:
         sent: list[SentBatch] = []
         for partition, chosen in (await self._by_partition(topic, records, indices)).items():
             for builder, taken in self._batches(records, chosen, limit):
-                acknowledged = await self._producer.send_batch(builder, topic, partition=partition)
+                acknowledged = await self._send_batch(builder, topic, partition)
                 sent.append(SentBatch(taken, topic, partition, acknowledged))
         return sent
+
+    async def _send_batch(
+        self, builder: BatchBuilder, topic: str, partition: int
+    ) -> "asyncio.Future[object]":
+        while True:
+            try:
+                acknowledged: asyncio.Future[object] = await self._producer.send_batch(
+                    builder, topic, partition=partition
+                )
+            except KafkaTimeoutError:  # the batch was not taken, so it may be offered again
+                if not self._patient:
+                    raise
+                log.warning("sink.no_room", topic=topic, partition=partition)
+            else:
+                return acknowledged
 
     async def _by_partition(
         self, topic: str, records: Sequence[OutRecord], indices: Sequence[int]

@@ -14,6 +14,7 @@ from aiokafka.errors import (
     KafkaError,
 )
 
+from worker.errors import ConnectionFailedError
 from worker.settings import KafkaSettings, SourceSettings, topic_setting
 from worker.source.committing import Committed, Committer
 from worker.source.header_names import escape_header_names
@@ -63,6 +64,7 @@ class KafkaSource:
         self._claims: dict[TopicPartition, Claim] = {}
         self._transactions = transactions
         self._reclaim_at: dict[TopicPartition, float] = {}  # lost in a transaction, and by the loop's clock
+        self._unclaimed: dict[TopicPartition, float] = {}  # no producer opens for them, and since when
         self._progress = asyncio.Event()  # set whenever an offset is finished
         self._committing = asyncio.Lock()
         self.joined = False
@@ -148,6 +150,11 @@ class KafkaSource:
         """Records read and not finished."""
         return self._ledger.outstanding()
 
+    @property
+    def claims_fail(self) -> bool:
+        """Whether a partition is assigned for which the broker opens no producer."""
+        return bool(self._unclaimed)
+
     def outstanding_bytes(self) -> int:
         """Bytes of the records read and not finished."""
         return sum(claim.bytes_held for claim in self._claims.values())
@@ -176,11 +183,14 @@ class KafkaSource:
 
     async def _commit(self) -> None:
         async with self._committing:
-            positions = self._ledger.committable()
-            if self._transactions is not None:
-                await self._commit_in_transactions(self._transactions, positions)
-            elif positions:
-                await self._commit_to_group(positions)
+            await self._commit_finished()
+
+    async def _commit_finished(self) -> None:
+        positions = self._ledger.committable()
+        if self._transactions is not None:
+            await self._commit_in_transactions(self._transactions, positions)
+        elif positions:
+            await self._commit_to_group(positions)
 
     async def _commit_to_group(self, positions: dict[TopicPartition, int]) -> None:
         try:
@@ -216,6 +226,8 @@ class KafkaSource:
         due = [p for p, at in self._reclaim_at.items() if at <= now]
         for partition in due:
             del self._reclaim_at[partition]
+            if partition not in self._consumer.assignment():
+                self._unclaimed.pop(partition, None)
         if mine := [p for p in due if p in self._consumer.assignment()]:
             log.warning("partitions.reclaimed", partitions=sorted(p.partition for p in mine))
             try:
@@ -258,17 +270,24 @@ class KafkaSource:
             log.info("partitions.revoked", partitions=len(partitions))
         else:
             log.warning("partitions.given_up", unfinished=self._ledger.outstanding(partitions))
-        await self.commit()
-        self._give_up(partitions)
-        for partition in partitions:
-            self._reclaim_at.pop(partition, None)
+        await asyncio.shield(asyncio.ensure_future(self._hand_over(partitions)))
         self._lag.show({})
-        if self._transactions is not None:
-            await self._transactions.release(partitions)
+
+    async def _hand_over(self, partitions: Sequence[TopicPartition]) -> None:
+        """Commit what is finished, then give the partitions away."""
+        # One hold of the lock: a commit in between would open a transaction whose producer is closed in it.
+        async with self._committing:
+            await self._commit_finished()
+            self._give_up(partitions)
+            for partition in partitions:
+                self._reclaim_at.pop(partition, None)
+            if self._transactions is not None:
+                await self._transactions.release(partitions)
 
     def _give_up(self, partitions: Iterable[TopicPartition]) -> None:
         """Work under these claims is dropped wherever it stands."""
         for partition in partitions:
+            self._unclaimed.pop(partition, None)
             claim = self._claims.pop(partition, None)
             if claim is not None:
                 claim.active = False
@@ -278,16 +297,31 @@ class KafkaSource:
     async def _claim(self, partitions: Sequence[TopicPartition]) -> None:
         starts: dict[TopicPartition, int] = {}
         if self._transactions is not None:
-            await self._transactions.claim(partitions)
+            try:
+                await self._transactions.claim(partitions)
+            except ConnectionFailedError as error:
+                self._claim_later(partitions, error)
+                return
             # Only now is the committed offset final: the consumer may have read an older one by itself.
             starts = await self._committed(partitions)
         # No await from here on: what is polled between a seek and its claim is dropped, and passed over.
         for partition, offset in starts.items():
             self._consumer.seek(partition, offset)
         for partition in partitions:
+            self._unclaimed.pop(partition, None)
             self._claims[partition] = Claim(partition)
         self.joined = True
         log.info("partitions.assigned", partitions=sorted(p.partition for p in self._claims))
+
+    def _claim_later(self, partitions: Sequence[TopicPartition], error: ConnectionFailedError) -> None:
+        """Try again between heartbeats, for ``source.stall_limit`` at most."""
+        now = asyncio.get_running_loop().time()
+        since = min(self._unclaimed.setdefault(partition, now) for partition in partitions)
+        if now - since > self._settings.stall_limit:
+            raise error
+        numbers = sorted(p.partition for p in partitions)
+        log.warning("partitions.unclaimed", partitions=numbers, reason=str(error))
+        self._reclaim_at |= dict.fromkeys(partitions, now + self._settings.session_timeout / 3)
 
     async def _committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Committed offsets, and the beginning where there is none."""

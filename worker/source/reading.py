@@ -1,7 +1,8 @@
 """Reading a topic from a time to where it ends now."""
 
 from collections.abc import AsyncGenerator
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import time
 from typing import Final
 
@@ -18,8 +19,21 @@ _SILENT_POLLS: Final = 20
 """Polls of half a second that bring nothing, after which the brokers are asked whether they are there."""
 
 
+@dataclass(slots=True)
+class Reach:
+    """How far back a topic goes, as reading it shows."""
+
+    oldest: datetime | None = None
+    """Time of the oldest record; None where the reading began past it, or found none."""
+
+
 async def read_to_end(
-    topic: str, kafka: KafkaSettings, *, setting: str, since: datetime | None = None
+    topic: str,
+    kafka: KafkaSettings,
+    *,
+    setting: str,
+    since: datetime | None = None,
+    reach: Reach | None = None,
 ) -> AsyncGenerator[list[ConsumerRecord], None]:
     """The committed records that the topic holds now, a poll at a time, in the order of each partition.
 
@@ -27,6 +41,7 @@ async def read_to_end(
         setting: name of the setting that holds the topic, for the error.
         since: records whose timestamp is older may be left out; a broker without an index of times
             (the embedded one) gives them all the same.
+        reach: told of the oldest record while it runs.
 
     Raises:
         ConnectionFailedError: no broker answers.
@@ -50,9 +65,11 @@ async def read_to_end(
                 f"There is no topic {topic}: correct {setting} or run kbert topics --create."
             )
         ends = {tp: end for tp, end in (await consumer.end_offsets(partitions)).items() if end}
-        positions = await consumer.beginning_offsets(partitions)
+        oldest = await consumer.beginning_offsets(partitions)
+        positions = dict(oldest)
         if since is not None:
             positions |= await _from(consumer, since, ends)
+        reaching = reach if all(positions[tp] <= oldest[tp] for tp in ends) else None
         silent = 0
         while any(positions[tp] < end for tp, end in ends.items()):
             polled = await consumer.getmany(timeout_ms=500)
@@ -65,6 +82,10 @@ async def read_to_end(
                 # stand, so what is older than this call counts too; the batch comes in one piece.
                 end = ends.get(tp, 0)
                 if held := [r for r in records if r.offset < end or r.timestamp <= started]:
+                    if reaching is not None:
+                        # Some producers write times that no calendar has.
+                        first = datetime.fromtimestamp(min(held[0].timestamp, started) / 1000, UTC)
+                        reaching.oldest = min(reaching.oldest or first, first)
                     yield held
             for tp in ends:  # transaction markers and compacted records are never delivered
                 positions[tp] = max(positions[tp], await consumer.position(tp))

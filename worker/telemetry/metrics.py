@@ -33,6 +33,7 @@ QUEUE_MESSAGES: Final = Gauge("kbert_queue_messages", "Messages waiting for the 
 STALLED_SECONDS: Final = Gauge(
     "kbert_stalled_seconds", "Time without progress while work may be there.", ["part"]
 )
+READY: Final = Gauge("kbert_ready", "1 where a part lacks nothing, else 0.", ["part"])
 BATCH_TOKENS: Final = Histogram("kbert_batch_tokens", "Tokens of a batch.", _PIPELINE, buckets=_POWERS)
 BATCH_MESSAGES: Final = Histogram("kbert_batch_messages", "Messages of a batch.", _PIPELINE, buckets=_POWERS)
 FILLER_TOKENS: Final = Counter(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.errors import ConfigurationError
 from worker.training.baseline import TfidfBaseline
 from worker.training.crypto import ROUNDS, TAKEN_OVER, CryptoTrainConfig, scores_by_register
 from worker.training.datasets import EXTRA, PACKAGED, LabelledText, load_all
@@ -46,7 +47,8 @@ _SPLICES: Final = 1_000
 class AblationConfig:
     """``base`` and ``public`` as for `kbert train crypto`; ``init`` is the ``--out`` of such a run, whose
     public stage all runs but one take over. ``further`` texts are drawn from those that are only learned
-    from; each run takes about ``steps`` steps. Finished runs in ``out`` are not run again.
+    from; each run takes about ``steps`` steps. ``only`` names rows of RUNS (none: BY_DEFAULT). Finished runs
+    in ``out`` are not run again.
     """
 
     base: Path
@@ -56,6 +58,7 @@ class AblationConfig:
     steps: int = 220
     further: int = 3_000
     threads: int | None = None
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,18 @@ RUNS: Final[Mapping[str, Change]] = {
     "without the further texts": lambda config, _: replace(config, extra=()),
     "without the second annotator": lambda config, further: replace(config, extra=(further.one,)),
     "without splices and changed texts": _round(splices=0, augmented=0.0, spelled=0.0),
+    "without splices": _round(splices=0),
+    "without changed texts": _round(augmented=0.0),
+    "without broken pieces": _round(spelled=0.0),
+    "without everyday texts": _round(background=0),
+    "without replay": _round(replay=0),
+    "without label smoothing": lambda config, _: replace(config, smoothing=0.0),
+    "without class balance": lambda config, _: replace(config, balance=0.0),
+    "without averaged weights": lambda config, _: replace(config, average=0.0),
+    "without layer decay": lambda config, _: replace(config, layer_decay=1.0),
 }
+BY_DEFAULT: Final = tuple(RUNS)[:5]
+"""The rest is run where it is asked for: a row takes a run for each seed."""
 
 
 def ablate(config: AblationConfig, console: "Console") -> dict[str, Any]:
@@ -96,15 +110,17 @@ def ablate(config: AblationConfig, console: "Console") -> dict[str, Any]:
         score; ``steps`` and ``further`` as asked.
 
     Raises:
-        DatasetError, PublicDataError, ConfigurationError: As `kbert train crypto` does.
+        DatasetError, PublicDataError, ConfigurationError: As `kbert train crypto` does, the last also where
+            ``only`` names no row.
         StateMismatchError: ``out`` holds scores of another encoder, public folder, earlier run or texts.
     """
+    runs = _chosen(config.only)
     config.out.mkdir(parents=True, exist_ok=True)
     further = _sample(config)
     made_from = _made_from(config, further)
     found: dict[str, Scores] = {}
     for seed, registers in LEFT_OUT.items():
-        for name, change in {BASELINE: None, **RUNS}.items():
+        for name, change in {BASELINE: None, **runs}.items():
             key = (name.replace(" ", "_"), config.steps, config.further, seed)
             stored = config.out / ("-".join(map(str, key)) + ".json")
             if not stored.is_file():
@@ -124,6 +140,13 @@ def ablate(config: AblationConfig, console: "Console") -> dict[str, Any]:
         "steps": config.steps,
         "further": config.further,
     }
+
+
+def _chosen(names: Sequence[str]) -> dict[str, Change]:
+    """The runs of these names, and that with all ingredients, which the others are set against."""
+    if unknown := [name for name in names if name not in RUNS]:
+        raise ConfigurationError(f"--only {', '.join(unknown)}: no such row, only {', '.join(RUNS)}")
+    return {name: change for name, change in RUNS.items() if name in (WHOLE, *(names or BY_DEFAULT))}
 
 
 def _made_from(config: AblationConfig, further: _Further) -> dict[str, str]:

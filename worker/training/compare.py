@@ -66,6 +66,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "sentiment macro-F1": lambda truth, said: macro_f1(
         truth.sentiment, said.sentiment.argmax(1), len(SENTIMENTS)
     ),
+    "ordinal error": lambda truth, said: float(np.abs(truth.sentiment - said.sentiment.argmax(1)).mean()),
     "action macro-F1": lambda truth, said: macro_f1(truth.action, said.action.argmax(1), len(ACTIONS)),
     "emotions macro-F1": lambda truth, said: multilabel_macro_f1(truth.emotions, said.named),
     **{f"{name} error": _error(index) for index, name in enumerate(SCORES)},

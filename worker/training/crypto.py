@@ -1,8 +1,7 @@
 """The recipe of the crypto model: stages on public data, then the labelled texts."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -53,9 +52,10 @@ class CryptoTrainConfig:
     holds a BERT encoder with its tokenizer.json, or a finished model to go on from, heads and all. ``public``
     is the folder of the public sets (None skips the intermediate stage), ``mlm`` files of unlabelled texts
     for masked-language modelling before it, ``init`` the folder of an earlier run whose stages before the
-    labelled texts are taken over. ``teacher`` names crypto models to learn from as well. ``public_steps``
-    ends the public stage early, without waiting for its decay (None: one pass). ``leave_out`` names registers
-    that are kept out of training, to see how the model does on other text.
+    labelled texts are taken over. ``teacher`` names crypto models to learn from as well, folders or Hub ids;
+    ``offline`` takes them from the Hub's cache only. ``public_steps`` ends the public stage early, without
+    waiting for its decay (None: one pass). ``leave_out`` names registers that are kept out of training, to
+    see how the model does on other text.
     """
 
     base: Path
@@ -66,6 +66,7 @@ class CryptoTrainConfig:
     mlm: tuple[Path, ...] = ()
     init: Path | None = None
     teacher: tuple[str, ...] = ()
+    offline: bool = False
     name: str = "kbert-crypto-small"
     layers: int = 8
     max_length: int = 200
@@ -92,17 +93,19 @@ class CryptoTrainConfig:
         """The defaults that suit what ``base`` holds: those above for a small encoder, the published ones for
         BERT-base, those to go on with for a finished model.
 
-        ``given`` goes before both. Raises ConfigurationError where the folder holds no config.json.
+        ``given`` goes before both. Raises ConfigurationError where the folder holds no config.json that can
+        be read.
         """
-        path = base / "config.json"
-        if not path.is_file():
-            raise ConfigurationError(f"{path} is missing: --base takes the folder of a BERT encoder")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        from worker.inference.config import parse_kbert
+        from worker.training.model import read_config
+
+        config = read_config(base)
         published: dict[str, Any] = {}
         if "kbert" in config:
+            parse_kbert(config["kbert"], base / "config.json")
             kept = ("name", "pooling", "text_prefix", "max_length")
             published = {key: config["kbert"][key] for key in kept if key in config["kbert"]}
-            published |= {"layers": config["num_hidden_layers"], "rounds": FURTHER_ROUNDS}
+            published |= {"layers": config.get("num_hidden_layers", 1_000), "rounds": FURTHER_ROUNDS}
         elif config.get("hidden_size", 0) >= BASE_SIZE:
             published = {
                 "name": "kbert-crypto",
@@ -116,6 +119,10 @@ class CryptoTrainConfig:
                 "average": 0.0,
             }
         return cls(base=base, out=out, **(published | given))
+
+    def with_first_round(self, **changes: Any) -> "CryptoTrainConfig":
+        """The same with other settings of the first round, which is the only one of each recipe here."""
+        return replace(self, rounds=(replace(self.rounds[0], **changes), *self.rounds[1:]))
 
 
 def _check_init(folder: Path) -> None:
@@ -219,7 +226,13 @@ class _Recipe:
     def _tokenizer(self, path: Path) -> "Tokenizer":
         from tokenizers import Tokenizer
 
-        tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        try:
+            tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise ConfigurationError(
+                f"{path} is not a tokenizer ({error}): --base and --init take a folder with tokenizer.json "
+                "as it was saved"
+            ) from error
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
@@ -391,7 +404,7 @@ class _Recipe:
             model.heads[target].load_state_dict(model.heads[source].state_dict())
         model.set_dropout(config.dropout)
         lexical = LexicalTeacher(self.parts.train) if any(r.splices for r in config.rounds) else None
-        teacher = ModelTeacher.load(config.teacher) if config.teacher else None
+        teacher = ModelTeacher.load(config.teacher, offline=config.offline) if config.teacher else None
         background = load_background(config.public) if config.public is not None else []
         mixture = Mixture(self.parts.train, lexical, teacher, public, background, config.smoothing)
         for number, part in enumerate(config.rounds):

@@ -33,11 +33,14 @@ class ModelTeacher:
     share: float = SHARE
 
     @classmethod
-    def load(cls, refs: Sequence[str]) -> "ModelTeacher":
-        """From checkpoint folders or Hub ids. Raises CheckpointError where one cannot be used."""
+    def load(cls, refs: Sequence[str], *, offline: bool = False) -> "ModelTeacher":
+        """From checkpoint folders or Hub ids (``owner/name[@revision]``); ``offline``: from the Hub's cache.
+
+        Raises CheckpointError where one cannot be used.
+        """
         from worker.inference.load import load_model
 
-        return cls([load_model(ref, head_set="crypto", precision="auto") for ref in refs])
+        return cls([load_model(ref, head_set="crypto", precision="auto", offline=offline) for ref in refs])
 
     def opinions(self, texts: Sequence[str]) -> Mapping[str, Floats]:
         """For each crypto head what the teachers say of the texts [N, size]."""

@@ -1,7 +1,9 @@
 """Judging a crypto model on labelled texts, through the inference that the worker runs."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -23,55 +25,99 @@ from worker.training.metrics import (
     rank_correlation,
 )
 from worker.training.parts import add_extra, divide
-from worker.training.predictions import Bools, Floats, Ints, Predictions, Truth
+from worker.training.predictions import Bools, Floats, Ints, Predictions, Truth, softmax
 from worker.training.report import (
     BaselineReport,
     ClassReport,
     CryptoReport,
+    EmotionReport,
     GroupReport,
     HeadReport,
+    Interval,
     ScoreReport,
 )
 
 if TYPE_CHECKING:
+    from worker.inference.config import KbertConfig
     from worker.inference.load import Model
 
 LENGTHS: Final = {
     "1 to 15 characters": range(1, 16),
     "16 to 30 characters": range(16, 31),
     "31 to 60 characters": range(31, 61),
-    "61 or more characters": range(61, 10_000),
+    "61 or more characters": range(61, sys.maxsize),
 }
+_LEAST: Final = 2.5e-7
+"""What a probability of 0 stands for: signals round to six decimals."""
 
 Rows = npt.NDArray[np.intp]
 
 
-def _head(truth: Ints, probabilities: Floats, names: Sequence[str]) -> HeadReport:
+def _macro_f1(truth: Ints, predicted: Ints, size: int) -> tuple[float, Interval]:
+    """Macro-F1 with its 95 % interval."""
+    interval = bootstrap(lambda rows: macro_f1(truth[rows], predicted[rows], size), len(truth))
+    return macro_f1(truth, predicted, size), interval
+
+
+def _f1_intervals(truth: Bools, named: Bools) -> list[Interval]:
+    """95 % intervals of the F1 of each label, from arrays [N, labels]."""
+
+    def f1(rows: Rows, label: int) -> float:
+        return float(multilabel_f1(truth[rows, label, None], named[rows, label, None])[0])
+
+    return [bootstrap(partial(f1, label=label), len(truth)) for label in range(truth.shape[1])]
+
+
+def _calibration(probabilities: Floats, truth: Ints) -> tuple[float, Interval]:
+    """Expected calibration error with its 95 % interval."""
+    interval = bootstrap(lambda rows: calibration_error(probabilities[rows], truth[rows]), len(truth))
+    return calibration_error(probabilities, truth), interval
+
+
+def _before(probabilities: Floats, temperature: float) -> Floats:
+    """Probabilities [N, classes] as they were before the temperature divided the logits."""
+    return softmax(temperature * np.log(probabilities.clip(_LEAST)))
+
+
+def _head(truth: Ints, probabilities: Floats, names: Sequence[str], temperature: float) -> HeadReport:
     size, predicted = len(names), probabilities.argmax(1)
     counts = confusion(truth, predicted, size)
     precision, recall, f1 = precision_recall_f1(counts)
+    classes = np.arange(size)
+    intervals = _f1_intervals(truth[:, None] == classes, predicted[:, None] == classes)
+    mean_f1, interval = _macro_f1(truth, predicted, size)
+    error, error_interval = _calibration(probabilities, truth)
+    error_before, interval_before = _calibration(_before(probabilities, temperature), truth)
     return HeadReport(
-        macro_f1=macro_f1(truth, predicted, size),
-        interval=bootstrap(lambda rows: macro_f1(truth[rows], predicted[rows], size), len(truth)),
+        macro_f1=mean_f1,
+        interval=interval,
         accuracy=float((truth == predicted).mean()),
         classes={
-            name: ClassReport(float(precision[i]), float(recall[i]), float(f1[i]), int(counts[i].sum()))
+            name: ClassReport(
+                float(precision[i]), float(recall[i]), float(f1[i]), int(counts[i].sum()), intervals[i]
+            )
             for i, name in enumerate(names)
         },
-        calibration_error=calibration_error(probabilities, truth),
+        calibration_error=error,
         confusion=counts.tolist(),
+        calibration_interval=error_interval,
+        temperature=temperature,
+        calibration_error_before=error_before,
+        calibration_interval_before=interval_before,
     )
 
 
-def _emotions(truth: Bools, named: Bools) -> dict[str, ClassReport]:
+def _emotions(truth: Bools, named: Bools, thresholds: Sequence[float]) -> dict[str, EmotionReport]:
     hits = (truth & named).sum(0)
-    f1 = multilabel_f1(truth, named)
+    f1, intervals = multilabel_f1(truth, named), _f1_intervals(truth, named)
     return {
-        name: ClassReport(
+        name: EmotionReport(
             float(hits[i] / max(1, named[:, i].sum())),
             float(hits[i] / max(1, truth[:, i].sum())),
             float(f1[i]),
             int(truth[:, i].sum()),
+            intervals[i],
+            thresholds[i],
         )
         for i, name in enumerate(EMOTIONS)
     }
@@ -80,7 +126,28 @@ def _emotions(truth: Bools, named: Bools) -> dict[str, ClassReport]:
 def _score(truth: Floats, predicted: Floats) -> ScoreReport:
     errors = np.abs(truth - predicted)
     interval = bootstrap(lambda rows: float(errors[rows].mean()), len(errors))
-    return ScoreReport(float(errors.mean()), interval, rank_correlation(truth, predicted))
+    rho = rank_correlation(truth, predicted)
+    return ScoreReport(float(errors.mean()), interval, rho, _rank_interval(truth, predicted))
+
+
+def _rank_interval(truth: Floats, predicted: Floats) -> Interval:
+    """95 % interval of Spearman's rho; a draw counts places among the distinct values and sorts nothing."""
+    one, two = (np.unique(values, return_inverse=True)[1] for values in (truth, predicted))
+
+    def rho(rows: Rows) -> float:
+        a, b = _ranks(one[rows]), _ranks(two[rows])
+        spread = float(np.sqrt((a @ a) * (b @ b)))
+        return float(a @ b) / spread if spread else 0.0
+
+    return bootstrap(rho, len(truth))
+
+
+def _ranks(places: Ints) -> Floats:
+    """Ranks [N] around their mean, from whole numbers from 0 on; equal ones share theirs."""
+    counts = np.bincount(places)
+    ranks: Floats = (counts.cumsum() - (counts - 1) / 2)[places]
+    centred: Floats = ranks - ranks.mean()
+    return centred
 
 
 def _groups(rows: Sequence[LabelledText]) -> Iterator[tuple[str, Rows]]:
@@ -104,32 +171,37 @@ def report(
     part: str,
     rows: Sequence[LabelledText],
     said: Predictions,
+    kbert: "KbertConfig",
+    *,
     baseline_rows: Sequence[LabelledText] | None = None,
 ) -> CryptoReport:
-    """Compare predictions with the labels; ``baseline_rows`` train a TF-IDF baseline beside them."""
+    """Compare predictions with the labels; ``kbert`` says with which temperatures and thresholds they were
+    made, and ``baseline_rows`` train a TF-IDF baseline beside them.
+    """
     truth = Truth.of(rows)
     sentiment, action = said.sentiment.argmax(1), said.action.argmax(1)
+    steps = np.abs(truth.sentiment - sentiment)
 
     def emotion_f1(chosen: Rows) -> float:
         return multilabel_macro_f1(truth.emotions[chosen], said.named[chosen])
 
     def group(chosen: Rows) -> GroupReport:
-        return GroupReport(
-            len(chosen),
-            macro_f1(truth.sentiment[chosen], sentiment[chosen], len(SENTIMENTS)),
-            macro_f1(truth.action[chosen], action[chosen], len(ACTIONS)),
-            emotion_f1(chosen),
-        )
+        senti, senti_interval = _macro_f1(truth.sentiment[chosen], sentiment[chosen], len(SENTIMENTS))
+        act, act_interval = _macro_f1(truth.action[chosen], action[chosen], len(ACTIONS))
+        return GroupReport(len(chosen), senti, act, emotion_f1(chosen), senti_interval, act_interval)
 
     every = np.arange(len(rows))
     return CryptoReport(
         model=name,
         part=part,
         texts=len(rows),
-        sentiment=_head(truth.sentiment, said.sentiment, SENTIMENTS),
-        ordinal_error=float(np.abs(truth.sentiment - sentiment).mean()),
-        action=_head(truth.action, said.action, ACTIONS),
-        emotions=_emotions(truth.emotions, said.named),
+        sentiment=_head(
+            truth.sentiment, said.sentiment, SENTIMENTS, kbert.temperature.get("sentiment_strength", 1.0)
+        ),
+        ordinal_error=float(steps.mean()),
+        ordinal_interval=bootstrap(lambda chosen: float(steps[chosen].mean()), len(rows)),
+        action=_head(truth.action, said.action, ACTIONS, kbert.temperature.get("action_signal", 1.0)),
+        emotions=_emotions(truth.emotions, said.named, kbert.thresholds()),
         emotions_macro_f1=emotion_f1(every),
         emotions_interval=bootstrap(emotion_f1, len(rows)),
         scores={n: _score(truth.scores[:, i], said.scores[:, i]) for i, n in enumerate(SCORES)},
@@ -140,13 +212,10 @@ def report(
 
 def _baseline(train: Sequence[LabelledText], rows: Sequence[LabelledText], truth: Truth) -> BaselineReport:
     sentiment, action = TfidfBaseline(train).predict([row.text for row in rows])
-    senti, act = len(SENTIMENTS), len(ACTIONS)
     return BaselineReport(
         len(train),
-        macro_f1(truth.sentiment, sentiment, senti),
-        bootstrap(lambda chosen: macro_f1(truth.sentiment[chosen], sentiment[chosen], senti), len(rows)),
-        macro_f1(truth.action, action, act),
-        bootstrap(lambda chosen: macro_f1(truth.action[chosen], action[chosen], act), len(rows)),
+        *_macro_f1(truth.sentiment, sentiment, len(SENTIMENTS)),
+        *_macro_f1(truth.action, action, len(ACTIONS)),
     )
 
 
@@ -190,7 +259,8 @@ def evaluate_crypto(
     """Judge a model on labelled files; with ``baseline`` a TF-IDF model beside it."""
     judged = chosen_texts(files, part)
     said = predict(model, judged.rows)
-    return report(_name(model), judged.part, judged.rows, said, judged.taught if baseline else None)
+    taught = judged.taught if baseline else None
+    return report(_name(model), judged.part, judged.rows, said, model.kbert, baseline_rows=taught)
 
 
 def compare_crypto(

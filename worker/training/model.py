@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from torch import Tensor, nn
 
@@ -25,10 +25,40 @@ def _table(rows: Tensor, padding: int | None = None) -> nn.Embedding:
     return nn.Embedding(count, width, padding, _weight=rows.detach().clone())
 
 
-def is_finished(base: Path) -> bool:
-    """Whether the folder holds a finished model of this project; its weights are not looked at."""
+_TYPES: Final[Mapping[str, type]] = {"kbert": dict, "hidden_size": int, "num_hidden_layers": int}
+"""What the recipe itself reads of config.json."""
+
+
+def read_config(base: Path) -> dict[str, Any]:
+    """What config.json says in the folder of an encoder or of a finished model.
+
+    Raises ConfigurationError where it is missing, is not JSON, or holds something else than expected.
+    """
     path = base / "config.json"
-    return path.is_file() and "kbert" in json.loads(path.read_text(encoding="utf-8"))
+    if not path.is_file():
+        raise ConfigurationError(f"{path} is missing: --base takes the folder of a BERT encoder")
+    try:
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{path} is not JSON ({error}): --base takes the folder of a BERT encoder as it was saved"
+        ) from error
+    if not isinstance(config, dict) or any(
+        not isinstance(config.get(key, kind()), kind) for key, kind in _TYPES.items()
+    ):
+        raise ConfigurationError(
+            f"{path} is not an object with numbers as hidden_size and num_hidden_layers and an object as "
+            "kbert, where it has these: --base takes the folder of a BERT encoder as it was saved"
+        )
+    return config
+
+
+def is_finished(base: Path) -> bool:
+    """Whether the folder holds a finished model of this project; its weights are not looked at.
+
+    Raises ConfigurationError where its config.json cannot be read.
+    """
+    return (base / "config.json").is_file() and "kbert" in read_config(base)
 
 
 def finished(base: Path) -> "dict[str, Tensor] | None":
@@ -47,15 +77,23 @@ def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "B
     """The first ``layers`` layers of a Hugging Face BertModel, float32, positions cut to ``max_length``.
 
     ``base`` may also hold a finished model of this project. Raises ConfigurationError where it holds no
-    config.json, no BERT or no weights.
+    config.json that can be read, no BERT, or no weights that can be read and fit.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers import AutoConfig, BertModel
     from transformers.utils import logging
 
-    if not (base / "config.json").is_file():
-        raise ConfigurationError(f"{base} holds no config.json: --base takes a folder with a BERT encoder")
-    config = AutoConfig.from_pretrained(base)
+    read_config(base)
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        reason = " ".join(str(error).partition(". ")[0].split())
+        raise ConfigurationError(
+            f"{base / 'config.json'} describes no encoder that transformers knows ({reason}): "
+            "--base takes the folder of a BERT encoder as it was saved"
+        ) from error
     if config.model_type != "bert":
         raise ConfigurationError(f"{base} holds a {config.model_type} model; --base takes a BERT encoder")
     config.num_hidden_layers = min(layers, config.num_hidden_layers)
@@ -73,10 +111,10 @@ def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "B
             encoder = BertModel.from_pretrained(
                 base, config=config, add_pooling_layer=False, dtype=torch.float32
             )
-        except OSError as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ConfigurationError(
-                f"{base} holds no weights that can be read: --base takes an encoder's folder with "
-                "model.safetensors or pytorch_model.bin"
+                f"{base} holds no weights that can be read and fit its config.json: --base takes an "
+                "encoder's folder with model.safetensors or pytorch_model.bin"
             ) from error
     else:
         encoder = BertModel(config, add_pooling_layer=False)

@@ -10,17 +10,29 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class ClassReport:
-    """One class: precision, recall and F1, and how many texts have it."""
+    """One class: precision, recall, F1 with its 95 % interval, and how many texts have it."""
 
     precision: float
     recall: float
     f1: float
     support: int
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class EmotionReport(ClassReport):
+    """One emotion, and the probability from which the model names it."""
+
+    threshold: float
 
 
 @dataclass(frozen=True)
 class HeadReport:
-    """A classification head; macro-F1 with its 95 % interval, confusion as [true][predicted]."""
+    """A classification head; macro-F1 with its 95 % interval, confusion as [true][predicted].
+
+    ``calibration_error`` is of the probabilities in the signals, ``calibration_error_before`` of those
+    before the model's ``temperature``, which divides the logits; both with 95 % intervals.
+    """
 
     macro_f1: float
     interval: Interval
@@ -28,25 +40,32 @@ class HeadReport:
     classes: Mapping[str, ClassReport]
     calibration_error: float
     confusion: list[list[int]]
+    calibration_interval: Interval
+    temperature: float
+    calibration_error_before: float
+    calibration_interval_before: Interval
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """A score: mean absolute error with its 95 % interval, and Spearman's rho."""
+    """A score: mean absolute error with its 95 % interval, Spearman's rho with its own."""
 
     mae: float
     interval: Interval
     rank_correlation: float
+    rank_interval: Interval
 
 
 @dataclass(frozen=True)
 class GroupReport:
-    """The main measures on some of the texts."""
+    """Macro-F1 on some of the texts, of sentiment and action with 95 % intervals."""
 
     texts: int
     sentiment: float
     action: float
     emotions: float
+    sentiment_interval: Interval
+    action_interval: Interval
 
 
 @dataclass(frozen=True)
@@ -69,8 +88,9 @@ class CryptoReport:
     texts: int
     sentiment: HeadReport
     ordinal_error: float
+    ordinal_interval: Interval
     action: HeadReport
-    emotions: Mapping[str, ClassReport]
+    emotions: Mapping[str, EmotionReport]
     emotions_macro_f1: float
     emotions_interval: Interval
     scores: Mapping[str, ScoreReport]
@@ -99,21 +119,30 @@ class CryptoReport:
         for name, head in (("sentiment_strength", self.sentiment), ("action_signal", self.action)):
             lines.append(
                 f"{name}: macro-F1 {head.macro_f1:.3f} {_interval(head.interval)}"
-                f"  accuracy {head.accuracy:.3f}  calibration error {head.calibration_error:.3f}"
+                f"  accuracy {head.accuracy:.3f}"
+            )
+            lines.append(
+                f"  calibration error {head.calibration_error:.3f} {_interval(head.calibration_interval)}"
+                f" at temperature {head.temperature:.3f},"
+                f" {head.calibration_error_before:.3f} {_interval(head.calibration_interval_before)} before"
             )
             lines += _classes(head.classes)
-        lines.append(f"  mean distance on the sentiment scale {self.ordinal_error:.3f} steps")
+        lines.append(
+            f"  mean distance on the sentiment scale {self.ordinal_error:.3f}"
+            f" {_interval(self.ordinal_interval)} steps"
+        )
         lines.append(f"emotions: macro-F1 {self.emotions_macro_f1:.3f} {_interval(self.emotions_interval)}")
         lines += _classes(self.emotions)
         lines.append("scores:")
         lines += [
             f"  {name:<12} MAE {score.mae:.3f} {_interval(score.interval)}"
-            f"  Spearman {score.rank_correlation:.3f}"
+            f"  Spearman {score.rank_correlation:.3f} {_interval(score.rank_interval)}"
             for name, score in self.scores.items()
         ]
-        lines += ["", f"{'group':<28}{'texts':>6}{'sentiment':>11}{'action':>8}{'emotions':>10}"]
+        lines += ["", f"{'group':<28}{'texts':>6}{'sentiment':>22}{'action':>22}{'emotions':>10}"]
         lines += [
-            f"{name:<28}{group.texts:>6}{group.sentiment:>11.3f}{group.action:>8.3f}{group.emotions:>10.3f}"
+            f"{name:<28}{group.texts:>6}{group.sentiment:>7.3f} {_interval(group.sentiment_interval)}"
+            f"{group.action:>7.3f} {_interval(group.action_interval)}{group.emotions:>10.3f}"
             for name, group in self.groups.items()
         ]
         if self.baseline is not None:
@@ -133,6 +162,8 @@ def _interval(interval: Interval) -> str:
 
 def _classes(classes: Mapping[str, ClassReport]) -> list[str]:
     return [
-        f"  {name:<12} precision {c.precision:.3f}  recall {c.recall:.3f}  F1 {c.f1:.3f}  ({c.support})"
+        f"  {name:<12} precision {c.precision:.3f}  recall {c.recall:.3f}"
+        f"  F1 {c.f1:.3f} {_interval(c.interval)}  ({c.support})"
+        + (f"  threshold {c.threshold:.2f}" if isinstance(c, EmotionReport) else "")
         for name, c in classes.items()
     ]

@@ -23,6 +23,7 @@ from worker.clients.bots.markets import MarketError, Markets
 from worker.clients.bots.recorded import RecordedSignals, read_signals
 from worker.coins import load_catalogue
 from worker.errors import ConfigurationError
+from worker.settings import load_settings
 
 if TYPE_CHECKING:
     import httpx
@@ -52,7 +53,8 @@ class KbertMixin:
     Each row gets what could be read when its candle closed. Live and in dry runs that comes from
     ``kbert serve``, and a value that was seen once stays; in back tests from recorded signals, by
     the moment at which each was processed. Where nothing is known the columns hold NaN, and no
-    comparison with NaN is true. FreqAI gets the same columns as ``%-kbert_...``.
+    comparison with NaN is true. FreqAI gets the same columns as ``%-kbert_...``. Which coin a pair
+    means is told by the settings ``coins.user_file`` and ``bot.markets_file``, too.
     """
 
     kbert_url: ClassVar[str] = "http://127.0.0.1:8420"
@@ -98,8 +100,9 @@ class KbertMixin:
 
     def _kbert_rows(self, pair: str, closes: list[int]) -> list[Values]:
         nothing: Values = (None,) * len(column_names(self.kbert_metrics))
+        markets = self._kbert_markets()
         try:
-            symbol = self._kbert_symbol(pair)
+            symbol = markets.market(pair, "ccxt-swap" if ":" in pair else "ccxt").symbol
         except MarketError as error:
             log.warning("freqtrade.no_coin", pair=pair, reason=str(error))
             return [nothing] * len(closes)
@@ -143,10 +146,12 @@ class KbertMixin:
 
     # The strategy's constructor is freqtrade's, so what lives as long as it is made where it is first used.
 
-    def _kbert_symbol(self, pair: str) -> str:
-        if not hasattr(self, "_kbert_markets"):
-            self._kbert_markets = Markets(load_catalogue())
-        return self._kbert_markets.market(pair, "ccxt-swap" if ":" in pair else "ccxt").symbol
+    def _kbert_markets(self) -> Markets:
+        if not hasattr(self, "_kbert_known"):
+            settings = load_settings()
+            catalogue = load_catalogue(settings.coins.user_file)
+            self._kbert_known = Markets(catalogue, settings.bot.markets_file)
+        return self._kbert_known
 
     def _kbert_memory(self, symbol: str) -> SeriesMemory:
         if not hasattr(self, "_kbert_memories"):

@@ -9,11 +9,13 @@ import asyncio
 from worker.clients import Aggregates
 from worker.clients.bots.markets import MarketError, Markets
 from worker.coins import load_catalogue
+from worker.settings import load_settings
 
 
 async def alert(url: str, venue: str, limit: float, prefix: str) -> None:
     """Print a line when a coin leaves the band, and none again until it was back; without end."""
-    markets = Markets(load_catalogue())
+    settings = load_settings()
+    markets = Markets(load_catalogue(settings.coins.user_file), settings.bot.markets_file)
     outside: set[str] = set()
     async with Aggregates(url, prefix=prefix) as aggregates:
         async for change in aggregates.changes():

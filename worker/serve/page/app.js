@@ -20,7 +20,9 @@ let reading = false;
 let round = 0; // of readings: a late answer to an older one is dropped
 let feedRound = 0;
 let state = "connecting";
-let problem = null;
+let problem = null; // why the stream was lost
+const failed = { view: null, feed: null }; // status of a read that failed, 0 where nothing answered; null after a good one
+const BANNERS = { 429: "busy_banner", 503: "redis_banner" }; // of a read, by its status
 
 const board = new Board({ onSort: () => readAnew() });
 const feed = new Feed(element("feed"), { onFilter: () => { stream.open(feed.query()); fillFeed(); }, symbolOf: (name) => board.symbolOf(name) });
@@ -42,11 +44,18 @@ function showState() {
   const status = element("status");
   status.className = `status ${state}`;
   status.lastElementChild.textContent = word(state);
-  const asks = problem === 401;
+  const why = state === "lost" ? problem : failed.view ?? failed.feed;
+  const asks = why === 401;
   element("token").hidden = !asks;
-  const text = asks ? (hasToken() ? word("token_wrong") : "") : state === "lost" ? word(problem === 1013 ? "slow_banner" : "lost_banner") : problem === 503 ? word("redis_banner") : "";
+  const text = asks ? (hasToken() ? word("token_wrong") : "") : state === "lost" ? word(why === 1013 ? "slow_banner" : "lost_banner") : why === null ? "" : word(BANNERS[why] ?? "stale_banner");
   element("banner").hidden = !text;
   element("banner").textContent = text;
+}
+
+function noteRead(of, status) {
+  if (failed[of] === status) return;
+  failed[of] = status;
+  showState();
 }
 
 async function refresh() {
@@ -61,12 +70,12 @@ async function refresh() {
       const answer = await get("coins", { window: window_, sort: board.sort });
       if (mine === round) board.show(answer);
     }
-    if (problem === 503 && state === "live") { problem = null; showState(); }
+    if (mine !== round) return;
+    noteRead("view", null);
+    if (failed.feed !== null) fillFeed();
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    if (mine !== round) return;
-    if (error.status) problem = error.status;
-    showState();
+    if (mine === round) noteRead("view", error.status);
   } finally {
     if (mine === round) reading = false;
   }
@@ -82,12 +91,12 @@ async function fillFeed() {
   const mine = (feedRound += 1);
   try {
     const { signals } = await get("signals/recent", { ...feed.query(), limit: 80 });
-    if (mine === feedRound) feed.start(signals);
+    if (mine !== feedRound) return;
+    feed.start(signals);
+    noteRead("feed", null);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    if (mine !== feedRound) return;
-    if (error.status) problem = error.status;
-    showState();
+    if (mine === feedRound) noteRead("feed", error.status);
   }
 }
 
@@ -171,7 +180,7 @@ element("token-field").addEventListener("input", ({ target }) => {
 element("token").addEventListener("submit", (event) => {
   event.preventDefault();
   setToken(element("token-field").value);
-  problem = null;
+  problem = failed.view = failed.feed = null;
   stream.open(feed.query());
   readAnew();
   fillFeed();

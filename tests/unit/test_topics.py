@@ -1,0 +1,39 @@
+"""`kbert topics` and what `kbert doctor` says of topics: partitions and replicas."""
+
+import pytest
+
+from worker.commands.topics import show_topics
+from worker.doctor.kafka import topic_finding
+from worker.settings import Settings
+from worker.sink.topics import TopicState
+
+
+@pytest.mark.parametrize(("create", "told"), [(True, ["raw.crypto"]), (False, [])])
+async def test_creating_names_a_topic_that_is_too_narrow(
+    create: bool, told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def created(_: Settings) -> list[str]:
+        return ["signals.crypto"]
+
+    async def described(_: Settings) -> list[TopicState]:
+        return [
+            TopicState("raw.crypto", True, 3, 1),
+            TopicState("signals.crypto", True, 6, 1),
+            TopicState("dead-letter", True, 12, 1),
+            TopicState("raw.traffic", False, 0, 0),
+        ]
+
+    monkeypatch.setattr("worker.commands.topics.create_topics", created)
+    monkeypatch.setattr("worker.commands.topics.describe_topics", described)
+    await show_topics(Settings(), create=create, as_json=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == told
+    assert all("topics.partitions asks for 6" in line for line in lines)
+    assert all("--alter --topic raw.crypto --partitions 6" in line for line in lines)
+
+
+def test_a_topic_on_one_broker_is_a_warning_that_names_the_setting() -> None:
+    found = topic_finding(TopicState("raw.crypto", True, 6, 1))
+    assert found.outcome == "warn"
+    assert "topics.replication_factor=3 (KBERT_TOPICS__REPLICATION_FACTOR)" in (found.mend or "")
+    assert topic_finding(TopicState("raw.crypto", True, 6, 3)).outcome == "ok"
