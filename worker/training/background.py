@@ -27,8 +27,7 @@ def load_background(folder: Path) -> list[Example]:
     """Spoken questions and statements, small talk, headlines of entertainment news, reviews and comments.
 
     Only what is sure has a target: relevance near 0, questions ask, statements and headlines inform. Emotions
-    and toxicity have none. Without the reviews and comments a question for the price of contact lenses had a
-    relevance of 0.85.
+    and toxicity have none.
     """
     examples = []
     for row in public_rows(folder, "3i4k_intent"):
