@@ -10,6 +10,7 @@ import pytest
 
 from tests.fake_model import FakeModel
 from tests.unit.training_toys import FILLERS, WORDS, write_base
+from worker.errors import ConfigurationError
 from worker.inference.load import load_model
 from worker.training.article_briefs import brief, fill
 from worker.training.article_views import cut, polite, sentences, view
@@ -167,6 +168,13 @@ def _train(tmp_path: Path, **changes: object) -> tuple[Path, Path]:
         **changes,
     }
     return train_traffic(TrafficTrainConfig(**settings)), data  # type: ignore[arg-type]
+
+
+def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "damaged")
+    (base / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"tokenizer\.json is not a tokenizer"):
+        _train(tmp_path, base=base)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

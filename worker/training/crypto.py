@@ -12,6 +12,7 @@ from worker.training.examples import Example
 from worker.training.heads import CRYPTO_HEADS, PUBLIC_HEADS
 from worker.training.mixture import Mixture, Round
 from worker.training.parts import add_extra, divide
+from worker.training.vocabulary import extend_tokenizer, load_tokenizer, missing_characters
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -166,7 +167,7 @@ class _Recipe:
             from worker.training.lexical import check_classes
 
             check_classes(self.parts.train)
-        self.tokenizer = self._tokenizer(self._base_tokenizer())
+        self.tokenizer = load_tokenizer(self._base_tokenizer())
         self.pad_id: int = 0
 
     def _base_tokenizer(self) -> Path:
@@ -220,22 +221,8 @@ class _Recipe:
         self.pad_id = encoder.config.pad_token_id or 0
         check_positions(encoder, config.base, config.max_length)
         if config.init is not None:
-            self._adopt(encoder, self._tokenizer(config.init / VOCABULARY))
+            self._adopt(encoder, load_tokenizer(config.init / VOCABULARY))
         return encoder
-
-    def _tokenizer(self, path: Path) -> "Tokenizer":
-        from tokenizers import Tokenizer
-
-        try:
-            tokenizer: Tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
-            raise ConfigurationError(
-                f"{path} is not a tokenizer ({error}): --base and --init take a folder with tokenizer.json "
-                "as it was saved"
-            ) from error
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return tokenizer
 
     def _adopt(self, encoder: "BertModel", tokenizer: "Tokenizer") -> None:
         """Go on with a tokenizer whose pieces begin with those of today's."""
@@ -246,8 +233,6 @@ class _Recipe:
 
     def grow(self, encoder: "BertModel", texts: Sequence[str]) -> None:
         """Pieces for the characters that the labelled texts use twice, or ``texts`` use often."""
-        from worker.training.vocabulary import extend_tokenizer, missing_characters
-
         rows = [row.text for row in (*self.rows, *self.parts.train)]
         characters = missing_characters(self.tokenizer, dict.fromkeys(rows), 2)
         characters += missing_characters(self.tokenizer, texts, 20)

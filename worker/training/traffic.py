@@ -15,6 +15,7 @@ from worker.training.article_views import view
 from worker.training.articles import PACKAGED_ARTICLES, Article, load_articles, split_articles
 from worker.training.datasets import DatasetError
 from worker.training.examples import Example
+from worker.training.vocabulary import load_tokenizer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,8 +68,6 @@ class _Recipe:
     """The steps of one run."""
 
     def __init__(self, config: TrafficTrainConfig, console: "Console") -> None:
-        from tokenizers import Tokenizer
-
         self.config = config
         self.console = console
         articles = load_articles(config.data)
@@ -81,9 +80,7 @@ class _Recipe:
         path = (config.init or config.base) / "tokenizer.json"
         if not path.is_file():
             raise ConfigurationError(f"{path} is missing: an encoder's folder with tokenizer.json is needed")
-        self.tokenizer: Tokenizer = Tokenizer.from_file(str(path))
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
+        self.tokenizer = load_tokenizer(path)
         self.separator = self.tokenizer.encode("").tokens[-1]
         self.pad_id = 0
 

@@ -1,8 +1,9 @@
-"""Adding characters that the encoder's vocabulary lacks."""
+"""The encoder's tokenizer, and characters that its vocabulary lacks."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker.errors import ConfigurationError
@@ -12,6 +13,22 @@ if TYPE_CHECKING:
 
 NEW_PIECE_SCORE: Final = -20.0
 """Log probability of an added character: rarer than nearly all pieces, so known words stay whole."""
+
+
+def load_tokenizer(path: Path) -> "Tokenizer":
+    """That of a tokenizer.json, which neither pads nor cuts; ConfigurationError where it is damaged."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise ConfigurationError(
+            f"{path} is not a tokenizer ({error}): --base and --init take a folder with tokenizer.json "
+            "as it was saved"
+        ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def missing_characters(tokenizer: "Tokenizer", texts: Iterable[str], min_count: int) -> list[str]:
