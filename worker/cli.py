@@ -370,6 +370,7 @@ def bench_latency(
     ] = "bundled",
     seconds: Annotated[float, typer.Option(min=1, help="Of load a point.")] = 8.0,
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved; medians are given.")] = 3,
+    timer_ms: Annotated[float, typer.Option(min=1, help="That the common rules wait.")] = 50.0,
     own_kafka: Annotated[
         bool,
         typer.Option("--own-kafka", help="On the Kafka of the settings, in topics of its own."),
@@ -386,7 +387,15 @@ def bench_latency(
         check_plot(plot)
     with _status() as tell:
         result = _run(
-            measure(settings, size=size, seconds=seconds, repeats=repeats, own_kafka=own_kafka, report=tell)
+            measure(
+                settings,
+                size=size,
+                seconds=seconds,
+                repeats=repeats,
+                timer=timer_ms / 1000,
+                own_kafka=own_kafka,
+                report=tell,
+            )
         )
     _print_result(result, as_json)
     if plot is not None:

@@ -9,9 +9,9 @@ import pytest
 
 from schemas.messages import RawMessage
 from schemas.signals import CryptoSignal
-from worker.benchmarks import common_rules, null_race
+from worker.benchmarks import null_race
 from worker.benchmarks.aggregates import rates
-from worker.benchmarks.common_rules import SIZE, FixedSizeBatcher, TimerBatcher
+from worker.benchmarks.common_rules import SIZE, TIMER, FixedSizeBatcher, TimerBatcher
 from worker.benchmarks.latency import goals, per_second
 from worker.benchmarks.load_generator import Load, planned_arrivals
 from worker.benchmarks.null_job import signal_of
@@ -64,9 +64,8 @@ def test_aggregates_are_held_against_their_peer() -> None:
     assert found["ratios"] == {"one HINCRBY per field": 31.5}
 
 
-async def test_the_fixed_size_rule_waits_for_its_size_or_its_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common_rules, "TIMER", 0.02)
-    batcher: FixedSizeBatcher[int] = FixedSizeBatcher(10_000, 100_000, 2.0)
+async def test_the_fixed_size_rule_waits_for_its_size_or_its_timer() -> None:
+    batcher: FixedSizeBatcher[int] = FixedSizeBatcher(10_000, 100_000, 2.0, timer=0.02)
     await batcher.put_all((n, 1) for n in range(2 * SIZE + 3))
     sizes = []
     for _ in range(3):
@@ -77,9 +76,8 @@ async def test_the_fixed_size_rule_waits_for_its_size_or_its_timer(monkeypatch: 
     assert batcher.queued_tokens == 0
 
 
-async def test_the_fixed_size_rule_wakes_when_its_size_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common_rules, "TIMER", 60.0)
-    batcher: FixedSizeBatcher[int] = FixedSizeBatcher(10_000, 100_000, 2.0)
+async def test_the_fixed_size_rule_wakes_when_its_size_is_there() -> None:
+    batcher: FixedSizeBatcher[int] = FixedSizeBatcher(10_000, 100_000, 2.0, timer=60.0)
     waiting = asyncio.create_task(batcher.next_batch())
     for n in range(SIZE):
         await asyncio.sleep(0)
@@ -101,7 +99,7 @@ async def test_the_timer_rule_lets_an_idle_engine_wait() -> None:
     batch = await waiting
     assert batch is not None
     assert batch.items == [1, 2]
-    assert batch.oldest_wait >= common_rules.TIMER * 0.9
+    assert batch.oldest_wait >= TIMER * 0.9
 
 
 @pytest.mark.parametrize(("growth", "slowdown"), [(1.0, 1.0), (1.5, 1.0), (1.0, 2.0)])

@@ -12,9 +12,20 @@ SIZE: Final = 32
 
 
 class TimerBatcher(DynamicBatcher[T]):
-    """All that came within the timer, which starts with the first message."""
+    """All that came within ``timer`` seconds, which start with the first message."""
 
     size: float = float("inf")
+
+    def __init__(
+        self,
+        max_batch_tokens: int,
+        max_queue_tokens: int,
+        max_queue_delay: float,
+        *,
+        timer: float = TIMER,
+    ) -> None:
+        super().__init__(max_batch_tokens, max_queue_tokens, max_queue_delay)
+        self.timer = timer
 
     async def next_batch(self, running: "asyncio.Future[Any] | None" = None) -> Batch[T] | None:
         """Wait for the timer or the size; the engine's work plays no part."""
@@ -37,7 +48,7 @@ class TimerBatcher(DynamicBatcher[T]):
 
     def _left(self) -> float:
         full = len(self._queue) >= self.size or self._queued_tokens >= self.max_batch_tokens
-        return 0.0 if full or self._closed else TIMER - (self._clock() - self._queue[0][2])
+        return 0.0 if full or self._closed else self.timer - (self._clock() - self._queue[0][2])
 
 
 class FixedSizeBatcher(TimerBatcher[T]):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic, monotonic_ns, perf_counter
 from typing import Any, Final, Literal
@@ -35,11 +36,6 @@ from worker.source.consumer import KafkaSource, Record
 from worker.tasks import CryptoTask
 
 LOADS: Final = (0.1, 0.5, 0.8, 0.95)
-RULES: Final[dict[str, Callable[[int, int, float], DynamicBatcher[Any]]]] = {
-    "ours": DynamicBatcher,
-    f"{SIZE} messages or {TIMER * 1000:.0f} ms": FixedSizeBatcher,
-    f"every {TIMER * 1000:.0f} ms": TimerBatcher,
-}
 _ROOT: Final = Path(__file__).parents[2]
 _WARM_UP: Final = 200
 _OVERLOAD: Final = 1.25
@@ -48,6 +44,17 @@ _PATIENCE: Final = 120.0
 _INFO: Final = ModelInfo(name="bench", revision="random weights")
 
 Milliseconds = dict[str, float]
+Rules = dict[str, Callable[[int, int, float], DynamicBatcher[Any]]]
+
+
+def rules_of(timer: float) -> Rules:
+    """Ours, and the two common rules with a timer of so many seconds."""
+    ms = f"{timer * 1000:g} ms"
+    return {
+        "ours": DynamicBatcher,
+        f"{SIZE} messages or {ms}": partial(FixedSizeBatcher, timer=timer),
+        f"every {ms}": partial(TimerBatcher, timer=timer),
+    }
 
 
 async def bench_latency(
@@ -57,6 +64,7 @@ async def bench_latency(
     seconds: float = 8.0,
     repeats: int = 3,
     loads: Sequence[float] = LOADS,
+    timer: float = TIMER,
     own_kafka: bool = False,
     report: Report | None = None,
 ) -> dict[str, Any]:
@@ -68,6 +76,7 @@ async def bench_latency(
         seconds: Of load a point.
         repeats: Interleaved repeats; medians are given.
         loads: Shares of the capacity, which is measured first.
+        timer: Seconds that the common rules wait.
         own_kafka: On the Kafka of the settings, in topics and groups named ``kbert-bench-…``, the topics
             deleted in the end; else on the embedded broker.
         report: Called with a line for a person before each measurement.
@@ -86,15 +95,16 @@ async def bench_latency(
     task = CryptoTask(model.info, CoinTagger(load_catalogue()), settings.sink)
     service = await asyncio.to_thread(_service_ms, model)
     found: dict[tuple[float, str], list[Milliseconds]] = {}
-    drained: dict[str, list[float]] = {rule: [] for rule in RULES}
-    sustained: dict[str, list[float]] = {rule: [] for rule in RULES}
+    rules = rules_of(timer)
+    drained: dict[str, list[float]] = {rule: [] for rule in rules}
+    sustained: dict[str, list[float]] = {rule: [] for rule in rules}
     echoed: list[Milliseconds] = []
     async with _broker(settings, own=own_kafka) as bench:
         backlog = bench.topics()
         count = max(_WARM_UP, int(3_000 / service["full_batch"] * service["messages_of_a_full_batch"]))
         await fill(backlog, payloads(count))
         for repeat in range(repeats):
-            for rule, make in _in_turn(repeat):
+            for rule, make in _in_turn(rules, repeat):
                 tell(f"capacity, repeat {repeat + 1} of {repeats}: {rule}")
                 mine = bench.topics(raw=backlog.topics.raw)
                 await create_topics(mine)
@@ -108,7 +118,7 @@ async def bench_latency(
             tell(f"the broker alone, repeat {repeat + 1} of {repeats}")
             echoed.append(await _broker_alone(bench, loads[0] * capacity, seconds, repeat))
             for load in loads:
-                for rule, make in _in_turn(repeat):
+                for rule, make in _in_turn(rules, repeat):
                     tell(f"load {load:.0%}, repeat {repeat + 1} of {repeats}: {rule}")
                     through = _pipeline(model, task, make)
                     seen = await _under_load(bench, through, load * capacity, seconds, repeat)
@@ -117,7 +127,7 @@ async def bench_latency(
         {
             "load": load,
             "messages_per_s": round(load * capacity, 1),
-            "ms": {rule: _medians(found[load, rule]) for rule in RULES},
+            "ms": {rule: _medians(found[load, rule]) for rule in rules},
         }
         for load in loads
     ]
@@ -138,11 +148,11 @@ async def bench_latency(
     }
 
 
-def _in_turn(repeat: int) -> list[tuple[str, Callable[..., DynamicBatcher[Any]]]]:
+def _in_turn(rules: Rules, repeat: int) -> list[tuple[str, Callable[..., DynamicBatcher[Any]]]]:
     """The rules, another one first in each repeat: the machine may be busier at the beginning."""
-    rules = list(RULES.items())
-    first = repeat % len(rules)
-    return rules[first:] + rules[:first]
+    listed = list(rules.items())
+    first = repeat % len(listed)
+    return listed[first:] + listed[:first]
 
 
 def goals(points: list[dict[str, Any]], service: Milliseconds, broker: Milliseconds) -> dict[str, Any]:
