@@ -24,6 +24,8 @@ EXTRA: Final = tuple(
 """Packaged texts that are only learned from, never judged on."""
 _SIZES: Final = {head.name: head.size for head in CRYPTO_HEADS}
 _LISTS: Final = ("coins", "emotions")
+_LONGEST_CELL: Final = 131_072
+"""Characters of a CSV cell; more of them are a quote that nothing closes."""
 _SUFFIXES: Final = (".jsonl", ".csv")
 
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -101,6 +103,7 @@ def read_lines(path: Path) -> io.StringIO:
 
 def _csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a CSV file with a header; lists are separated by ``|``."""
+    csv.field_size_limit(_LONGEST_CELL)  # one for the process: whoever reads sets it
     reader = csv.DictReader(lines)
     try:
         for row in reader:
