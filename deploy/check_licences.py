@@ -3,7 +3,7 @@
     check_licences.py [INTERPRETER ...]
 
 Every licence that a package names has to be allowed in `[tool.kbert.licences]`, or the package has to be
-excepted there by name, with the reason. The environments of the other interpreters are looked at
+excepted there by name or pattern, with the reason. The environments of the other interpreters are looked at
 as well, where they are there; what none has is named and passed over.
 """
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def licences(name: str) -> list[str]:
 
 def judge(name: str, found: list[str], rules: Mapping[str, Any]) -> str | None:
     """Why a package may not be used; None where it may."""
-    if name in rules["except"]:
+    if any(fnmatch(name, pattern) for pattern in rules["except"]):
         return None
     refused = [licence for licence in found if licence not in rules["allow"]]
     if not found:

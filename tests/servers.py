@@ -21,7 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from worker.embedded import EmbeddedKafka, EmbeddedRedis, free_port
 from worker.sink.admin import wait_until_ready
 
-KAFKA_IMAGE = "apache/kafka:4.0.0"
+KAFKA_IMAGE = "apache/kafka:4.0.2"
 REDIS_IMAGE = "redis:7"
 
 T = TypeVar("T")

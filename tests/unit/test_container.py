@@ -31,6 +31,14 @@ def test_health_is_readiness(name: str) -> None:
     assert f"127.0.0.1:{port}/readyz" in probe
 
 
+def test_the_image_is_built_once_and_takes_what_the_user_exports() -> None:
+    assert [name for name, service in OURS.items() if "build" in service] == ["topics"]
+    for name in set(OURS) - {"topics"}:
+        assert "topics" in OURS[name]["depends_on"], name
+        for setting in ("KBERT_DELIVERY", "KBERT_MODEL__REF", "KBERT_SINK__PUBLISH_TEXT"):
+            assert OURS[name]["environment"][setting] == f"${{{setting}:-}}"
+
+
 def test_servers_are_reached_from_this_machine_only() -> None:
     assert {"kafka", "redis", "worker", "aggregates", "serve", "topics"} <= set(COMPOSE["services"])
     for service in COMPOSE["services"].values():

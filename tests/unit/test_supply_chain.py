@@ -99,11 +99,12 @@ def test_all_that_the_project_needs_is_pinned() -> None:
 
 def test_licences_that_are_not_allowed_fail() -> None:
     licences = script("check_licences")
-    rules = {"allow": ["MIT"], "except": {"named": "for a reason"}}
+    rules = {"allow": ["MIT"], "except": {"named": "for a reason", "nvidia-*": "torch requires them"}}
     assert licences.judge("x", ["MIT"], rules) is None
     assert "GPL" in licences.judge("x", ["MIT", "GPL-3.0-only"], rules)
     assert "no licence" in licences.judge("x", [], rules)
     assert licences.judge("named", ["GPL-3.0-only"], rules) is None
+    assert licences.judge("nvidia-cudnn-cu13", ["LicenseRef-NVIDIA-Proprietary"], rules) is None
     assert list(licences._named("MPL-2.0 AND (Apache-2.0 OR MIT)")) == ["MPL-2.0", "Apache-2.0", "MIT"]
 
 
