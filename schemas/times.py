@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 
-def _to_utc(value: datetime) -> datetime:
+def to_utc(value: datetime) -> datetime:
     """A time without a zone is taken as UTC: a guess at local time would move windows silently."""
     if value.tzinfo is None:
         return value.replace(tzinfo=UTC)
@@ -16,4 +16,4 @@ def _to_utc(value: datetime) -> datetime:
         raise ValueError("time is outside the years 1 to 9999 in UTC") from error
 
 
-UtcDatetime = Annotated[datetime, AfterValidator(_to_utc)]
+UtcDatetime = Annotated[datetime, AfterValidator(to_utc)]

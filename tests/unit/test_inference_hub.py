@@ -18,6 +18,7 @@ from worker.cli import app
 from worker.inference import hub as client
 from worker.inference import load
 from worker.inference.checkpoint import resolve
+from worker.inference.config import EncoderShape
 from worker.inference.errors import CheckpointError
 from worker.inference.load import load_model
 from worker.training import crypto
@@ -61,6 +62,20 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         point_at(f"http://127.0.0.1:{server.getsockname()[1]}", monkeypatch)
         yield
+
+
+def pt_alone(tmp_path: Path, named: str, shape: EncoderShape) -> Path:
+    """A folder with a ``.pt`` that names its encoder, whose tokeniser and config are not there."""
+    directory = write_checkpoint(
+        tmp_path / "alone",
+        random_state(shape),
+        shape,
+        storage="pt",
+        config=False,
+        beside={"model_name": named},
+    )
+    (directory / "tokenizer.json").unlink()
+    return directory
 
 
 def test_a_hub_model_loads_with_its_commit_as_revision(hub: FakeHub) -> None:
@@ -223,15 +238,7 @@ def test_a_pt_file_without_tokeniser_takes_the_one_it_names(
 ) -> None:
     narrow = replace(SMALL, hidden_size=96, heads=3)
     write_checkpoint(hub.directory, random_state(narrow), narrow)
-    directory = write_checkpoint(
-        tmp_path / "alone",
-        random_state(narrow),
-        narrow,
-        storage="pt",
-        config=False,
-        beside={"model_name": REPO},
-    )
-    (directory / "tokenizer.json").unlink()
+    directory = pt_alone(tmp_path, REPO, narrow)
     model = load_model(str(directory / "lq-kbert-base.pt"), precision="fp32")
     expected = wordpiece_tokenizer().encode("비트코인 가즈아").ids
     assert model.tokeniser.encode(["비트코인 가즈아"])[0].ids.tolist() == expected
@@ -246,14 +253,7 @@ def test_a_pt_file_whose_named_tokeniser_is_out_of_reach_says_so(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unreachable(monkeypatch)
-    directory = write_checkpoint(
-        tmp_path / "alone",
-        random_state(SMALL),
-        storage="pt",
-        config=False,
-        beside={"model_name": "klue/bert-base"},
-    )
-    (directory / "tokenizer.json").unlink()
+    directory = pt_alone(tmp_path, "klue/bert-base", SMALL)
     with pytest.raises(CheckpointError, match=r"klue/bert-base.*put tokenizer.json beside the weights"):
         load_model(str(directory))
 
@@ -261,15 +261,7 @@ def test_a_pt_file_whose_named_tokeniser_is_out_of_reach_says_so(
 @pytest.mark.parametrize("heads", [3, 4], ids=["heads asked for", "heads known"])
 def test_the_revision_of_the_tokeniser_is_asked_for(hub: FakeHub, tmp_path: Path, heads: int) -> None:
     shape = replace(SMALL, hidden_size=32 * heads, heads=heads) if heads == 3 else SMALL
-    directory = write_checkpoint(
-        tmp_path / "alone",
-        random_state(shape),
-        shape,
-        storage="pt",
-        config=False,
-        beside={"model_name": REPO},
-    )
-    (directory / "tokenizer.json").unlink()
+    directory = pt_alone(tmp_path, REPO, shape)
     with pytest.raises(CheckpointError, match=r"at revision v9 is .* correct `model.tokeniser_revision`"):
         load_model(str(directory), tokeniser_revision="v9")
 

@@ -18,11 +18,11 @@ from worker.inference.config import EncoderShape
 from worker.inference.devices import (
     bf16_pays,
     calm_openmp,
+    check_graphs_device,
     choose_device,
     choose_dtype,
     choose_threads,
 )
-from worker.inference.errors import DeviceError
 from worker.inference.tokenising import EncodedText
 
 if TYPE_CHECKING:
@@ -388,8 +388,7 @@ def base_engine(
     from worker.inference.precision import check_graphs, engine_of
     from worker.inference.torch_engine import TorchEngine
 
-    if cuda_graphs and device.type != "cuda":
-        raise DeviceError("Setting `model.cuda_graphs`: it needs a GPU; switch it off.")
+    check_graphs_device(device, asked=cuda_graphs)
 
     def make(dtype: "torch.dtype", kernels: "Kernels | None") -> TorchEngine:
         return TorchEngine(

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from schemas import topics
 from schemas.signals import CryptoSignal
+from schemas.times import to_utc
 from worker.errors import ConnectionFailedError
 from worker.signal_filter import SignalFilter
 from worker.source.header_names import escape_header_names
@@ -83,7 +84,7 @@ class SignalStream:
             min_certainty=min_certainty,
             min_relevance=min_relevance,
         )
-        self._since = None if since is None else since.replace(tzinfo=since.tzinfo or UTC).astimezone(UTC)
+        self._since = None if since is None else to_utc(since)
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.unreadable = 0
         """Records that are no CryptoSignal: another schema version, or another program's."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from schemas.windows import MARKET, Window
+from schemas.windows import Window
 from worker.charts.figure import check_drawing, labels_in, picture
 from worker.charts.words import Language
 from worker.commands.common import run_async, settings_in_force
@@ -38,6 +38,7 @@ def plot_coin(
     from worker.charts.coin import PANEL_INCHES, WIDTH_INCHES, draw_coin
     from worker.clients import Aggregates
     from worker.coins import load_catalogue
+    from worker.history.aggregates import check_named
 
     check_drawing(out)
     metrics = list(dict.fromkeys(metric or ("sentiment_index", "messages")))
@@ -53,8 +54,7 @@ def plot_coin(
         async with Aggregates(
             redis.url.get_secret_value(), redis.prefix, redis.cluster, client_options=redis.client_options()
         ) as aggregates:
-            if symbol != MARKET and symbol not in await aggregates.coins():
-                raise ConfigurationError(f"No signal has named {symbol}: kbert watch shows the coins.")
+            check_named([symbol], await aggregates.coins())
             try:
                 series = await aggregates.series(symbol, metrics, window, step=step, **ends)
             except SeriesError as error:

@@ -1,6 +1,6 @@
 """Aggregates of a time range out of the buckets: one record a coin and time."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +9,13 @@ from worker.aggregates.series import SeriesError, plan_series
 from worker.clients import Aggregates
 from worker.errors import ConfigurationError
 from worker.history.columns import is_count
+
+
+def check_named(symbols: Iterable[str], coins: Collection[str]) -> None:
+    """Raise ConfigurationError for a symbol, MARKET apart, that no signal has named."""
+    for symbol in symbols:
+        if symbol != MARKET and symbol not in coins:
+            raise ConfigurationError(f"No signal has named {symbol}: kbert watch shows the coins.")
 
 
 async def aggregates_of(
@@ -34,9 +41,7 @@ async def aggregates_of(
         ConnectionFailedError: Redis does not answer.
     """
     coins = await aggregates.coins()
-    unknown = next((symbol for symbol in symbols if symbol != MARKET and symbol not in coins), None)
-    if unknown is not None:
-        raise ConfigurationError(f"No signal has named {unknown}: kbert watch shows the coins.")
+    check_named(symbols, coins)
     now = datetime.now(UTC)
     end = min(until, now) if until is not None else now
     try:

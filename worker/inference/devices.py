@@ -135,6 +135,12 @@ def _best_on_cpu() -> Precision:
     return "bf16" if bf16_pays() else "fp32"
 
 
+def check_graphs_device(device: "torch.device", *, asked: bool) -> None:
+    """Raise DeviceError where CUDA graphs are asked for and the device is no GPU."""
+    if asked and device.type != "cuda":
+        raise DeviceError("Setting `model.cuda_graphs`: it needs a GPU; switch it off.")
+
+
 def multiplies_bf16() -> bool:
     """Whether the CPU has instructions for it; elsewhere it is emulated and slower than fp32."""
     import torch

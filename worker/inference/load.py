@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 from schemas.signals import ModelInfo
 from worker.inference.checkpoint import Checkpoint, load_checkpoint, resolve
 from worker.inference.config import HeadSet, KbertConfig
-from worker.inference.devices import calm_openmp, choose_device, choose_dtype, choose_threads
+from worker.inference.devices import (
+    calm_openmp,
+    check_graphs_device,
+    choose_device,
+    choose_dtype,
+    choose_threads,
+)
 from worker.inference.engine import HeadOutputs
-from worker.inference.errors import CheckpointError, DeviceError
+from worker.inference.errors import CheckpointError
 from worker.inference.heads import decode_crypto, decode_traffic
 from worker.inference.tokenising import EncodedText, Tokeniser, load_tokeniser
 
@@ -104,8 +110,7 @@ def load_model(
         ref = str(BUNDLED / (head_set or "crypto"))
     files = resolve(ref, revision=revision, offline=offline)
     cores, where = choose_threads(threads), choose_device(device)
-    if cuda_graphs and where.type != "cuda":
-        raise DeviceError("Setting `model.cuda_graphs`: it needs a GPU; switch it off.")
+    check_graphs_device(where, asked=cuda_graphs)
     choose_dtype(precision, where)  # an unknown one is named before gigabytes are read
     checkpoint = load_checkpoint(files, tokeniser_revision=tokeniser_revision)
     if head_set not in (None, checkpoint.head_set):
