@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import re
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +129,31 @@ class TestIdentity:
         save_file(changed, path / "model.safetensors")
         assert load_checkpoint(resolve(str(path))).info.revision != first.revision
 
+    def test_whatever_changes_the_answers_changes_the_revision(self, tmp_path: Path) -> None:
+        def revision(**kbert: Any) -> str:
+            path = write_checkpoint(tmp_path, random_state(SMALL), kbert=kbert)
+            return load_checkpoint(resolve(str(path))).info.revision
+
+        changes: list[dict[str, Any]] = [
+            {},
+            {"emo_threshold": 0.25},
+            {"temperature": {"action_signal": 2.0}},
+            {"text_prefix": "query: "},
+            {"pooling": "mean"},
+            {"max_length": 20},
+        ]
+        found = [revision(**change) for change in changes]
+        assert revision() == revision(name="renamed", head_set="crypto") == found[0]
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
+        found.append(revision())
+        assert len(set(found)) == len(found)
+
+    def test_a_config_beside_weights_a_folder_down(self, tmp_path: Path) -> None:
+        shape = replace(SMALL, hidden_size=312, heads=12)
+        path = write_checkpoint(tmp_path, random_state(shape), shape, storage="pt in a folder", config=False)
+        (path / "model" / "config.json").write_text(json.dumps(bert_config(shape)))
+        assert load_checkpoint(resolve(str(path))).shape.heads == 12
+
     def test_name_from_the_config(self, tmp_path: Path) -> None:
         path = write_checkpoint(tmp_path, random_state(SMALL), kbert={"name": "kbert-crypto-small"})
         assert load_model(str(path)).info.name == "kbert-crypto-small"
@@ -164,6 +191,18 @@ class TestIdentity:
             )
             assert load_model(str(path)).kbert.thresholds() == (1.0,) * 7
 
+    @pytest.mark.parametrize("core", [b"numpy.core", b"numpy._core"])
+    def test_thresholds_of_any_numpy(self, core: bytes, tmp_path: Path) -> None:
+        path = write_checkpoint(tmp_path, random_state(SMALL), storage="pt")
+        file = path / "lq-kbert-base.pt"
+        for value in (np.float64(0.25), np.full(7, 0.25, dtype=">f4")):
+            content = {"state_dict": random_state(SMALL), "emo_threshold": value}
+            torch.save(content, file, _use_new_zipfile_serialization=False)
+            now = np.float64(0).__reduce__()[0].__module__.rpartition(".")[0].encode()
+            assert now + b".multiarray" in file.read_bytes()
+            file.write_bytes(file.read_bytes().replace(now + b".multiarray", core + b".multiarray"))
+            assert load_checkpoint(resolve(str(path))).kbert.thresholds() == (0.25,) * 7
+
     def test_heads_of_the_encoder_that_a_pt_file_names(self, tmp_path: Path) -> None:
         encoder = write_checkpoint(tmp_path / "encoder", random_state(SMALL))
         for beside in (True, False):
@@ -185,6 +224,16 @@ class TestIdentity:
         assert model.max_length == SMALL.positions
         with pytest.raises(CheckpointError, match=r"has the heads of traffic, and the crypto pipeline"):
             load_model(str(path), head_set="crypto")
+
+
+class _Reduced:
+    """Pickled as a call of numpy's."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.call
 
 
 class _Bomb:
@@ -212,6 +261,25 @@ class TestRefused:
         assert not ran.exists()
         os.system(_Bomb(ran).__reduce__()[1][0])  # noqa: S605 - it would have worked
         assert ran.exists()
+
+    def test_numpy_in_a_pickle_makes_numbers_and_no_objects(self, tmp_path: Path) -> None:
+        """An array of objects over bytes of the file would take them for addresses."""
+        objects, address = _Reduced(np.dtype, "O"), bytearray(struct.pack("<Q", 0x414141414141))
+        given: list[Any] = [
+            _Reduced(np.ndarray, (1,), objects, address),
+            _Reduced(np.ndarray, (1,), np.dtype("f8"), address),
+            np.array(["a"], dtype=object),
+            np.array(["a"]),
+            np.zeros(1, dtype=[("a", "f8")]),
+            np.datetime64("2026-01-01"),
+            _Reduced(np.float64(0).__reduce__()[0], objects, bytes(address)),
+            _Reduced(np.float64(0).__reduce__()[0], np.dtype("f8"), b"four"),
+        ]
+        path = write_checkpoint(tmp_path, random_state(SMALL), storage="pt")
+        for value in given:
+            torch.save({"state_dict": random_state(SMALL), "emo_threshold": value}, path / "lq-kbert-base.pt")
+            said = refusal(path)
+            assert "holds more than weights" in said or "cannot be read" in said
 
     @pytest.mark.parametrize(
         ("change", "sentence"),
@@ -259,6 +327,18 @@ class TestRefused:
             (
                 lambda s: s["bert.embeddings.LayerNorm.bias"].fill_(float("nan")),
                 "bert.embeddings.LayerNorm.bias holds NaN or infinity",
+            ),
+            (
+                lambda s: s.update({"bert.encoder.layer.99999999.x": torch.zeros(1)}),
+                "numbers its layers up to 99999999 and holds 4 of them",
+            ),
+            (
+                lambda s: s.update({"head_act.bias": torch.zeros(6, dtype=torch.int32)}),
+                "head_act.bias is int32; floats are needed, or int8 with a scale",
+            ),
+            (
+                lambda s: s.update({"head_act.bias": torch.zeros(6, dtype=torch.complex64)}),
+                "head_act.bias is complex64; floats are needed",
             ),
         ],
     )
@@ -311,12 +391,40 @@ class TestRefused:
             ({"kbert": {"max_length": 999}}, "`kbert.max_length` is 999, and the encoder has 256 positions"),
             ({"kbert": {"head_set": "traffic"}}, "holds the heads of 'crypto', and `kbert.head_set`"),
             ({"kbert": [1]}, "a JSON object is expected"),
+            ({"is_decoder": True}, "`is_decoder` is True: its tokens see only those before them"),
         ],
     )
     def test_config(self, config: dict[str, Any], sentence: str, tmp_path: Path) -> None:
         path = write_checkpoint(tmp_path, random_state(SMALL))
         (path / "config.json").write_text(json.dumps({**bert_config(SMALL), **config}))
         assert sentence in refusal(path)
+
+    @pytest.mark.parametrize(
+        ("names", "told", "sentence"),
+        [
+            (["LABEL_0", "LABEL_1"], {}, None),
+            (["0", "1"], {}, None),
+            (["non-negative", "negative narrative"], {}, None),
+            (["non_negative", "Negative"], {}, None),
+            (["neutral", "부정"], {}, None),
+            (["negative", "non_negative"], {}, "`id2label` calls column 0 'negative' and column 1 'non_n"),
+            (["LABEL_1", "LABEL_0"], {}, "swap the rows of classifier.weight"),
+            (["부정", "비부정"], {"head_set": "traffic"}, "swap the rows of classifier.weight"),
+            (["a", "b"], {}, "calls the columns 'a' and 'b', which does not tell the negative one"),
+            (["a", "b"], {"head_set": "traffic"}, None),
+        ],
+    )
+    def test_names_of_the_traffic_labels(
+        self, names: list[str], told: dict[str, str], sentence: str | None, tmp_path: Path
+    ) -> None:
+        path = write_checkpoint(tmp_path, random_state(SMALL, "traffic"))
+        config = bert_config(SMALL, id2label=dict(zip("01", names, strict=True)), kbert=told)
+        (path / "config.json").write_text(json.dumps(config))
+        if sentence is None:
+            assert load_checkpoint(resolve(str(path))).head_set == "traffic"
+        else:
+            with pytest.raises(CheckpointError, match=re.escape(sentence)):
+                load_checkpoint(resolve(str(path)))
 
     @pytest.mark.parametrize("hidden", [312, 384])
     def test_heads_that_nothing_tells(self, hidden: int, tmp_path: Path) -> None:
@@ -393,6 +501,29 @@ class TestRefused:
         (path / "tokenizer.json").unlink()
         assert "holds no tokeniser and names none; put tokenizer.json beside the weights" in refusal(path)
 
+    @pytest.mark.parametrize("name", ["tokenizer_config.json", "added_tokens.json"])
+    def test_settings_alone_are_no_tokeniser(self, name: str, tmp_path: Path) -> None:
+        named = write_checkpoint(tmp_path / "named", random_state(SMALL))
+        path = write_checkpoint(
+            tmp_path / "m", random_state(SMALL), storage="pt", beside={"model_name": str(named)}
+        )
+        (path / "tokenizer.json").unlink()
+        (path / name).write_text("{}")
+        assert load_checkpoint(resolve(str(path))).tokeniser_directory == named
+        (named / "tokenizer.json").rename(named / name)
+        assert f"{named}: holds no vocabulary; put tokenizer.json there" in refusal(path)
+
+    def test_a_tokeniser_that_takes_hangul_apart(self, tmp_path: Path) -> None:
+        path = write_checkpoint(tmp_path, random_state(SMALL))
+        (path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+        assert 'put `"do_lower_case": false` into tokenizer_config.json' in refusal(path)
+
+    def test_what_a_library_says_is_cut_to_its_first_line(self, tmp_path: Path) -> None:
+        path = write_checkpoint(tmp_path, random_state(SMALL), config=False)
+        (path / "tokenizer.json").unlink()
+        (path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n비트\n")
+        assert "its tokeniser cannot be loaded" in refusal(path)
+
     def test_a_tokeniser_of_another_model(self, tmp_path: Path) -> None:
         shape = replace(SMALL, vocab_size=20)
         path = write_checkpoint(tmp_path, random_state(shape), shape)
@@ -415,6 +546,8 @@ class TestRefused:
             ("./nowhere", "./nowhere is neither a directory nor a weight file here, nor a Hub id"),
             ("a/b/c", "nor a Hub id (owner/name or owner/name@revision)"),
             ("a/b@", "nor a Hub id"),
+            ("~nosuchuser/m", "~nosuchuser/m cannot be looked into ("),
+            ("x" * 300, "cannot be looked into (File name too long); correct it"),
         ],
     )
     def test_a_name_that_means_nothing(self, ref: str, sentence: str) -> None:
@@ -422,6 +555,32 @@ class TestRefused:
             resolve(ref)
         assert str(caught.value).startswith("Setting `model.ref`: ")
         assert sentence in str(caught.value)
+
+    @pytest.mark.parametrize("method", ["is_dir", "iterdir"])
+    def test_a_place_that_may_not_be_read(
+        self, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(_: Path) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, method, refused)
+        with pytest.raises(
+            CheckpointError, match=r"Setting `model.ref`: .* \(Permission denied\); correct it"
+        ):
+            resolve(str(tmp_path))
+
+    def test_a_config_that_may_not_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = write_checkpoint(tmp_path, random_state(SMALL))
+        files, read = resolve(str(path)), Path.read_text
+
+        def refused(file: Path, *arguments: Any) -> str:
+            if file.name == "config.json":
+                raise PermissionError(13, "Permission denied")
+            return read(file, *arguments)
+
+        monkeypatch.setattr(Path, "read_text", refused)
+        with pytest.raises(CheckpointError, match=r"config.json: cannot be read \(Permission denied\)"):
+            load_checkpoint(files)
 
     def test_a_file_that_holds_no_weights(self, tmp_path: Path) -> None:
         path = write_checkpoint(tmp_path, random_state(SMALL))

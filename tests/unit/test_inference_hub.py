@@ -1,5 +1,6 @@
 """Checkpoints by Hub id, against a Hub on localhost."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,12 +16,15 @@ from typer.testing import CliRunner
 from tests.checkpoints import SMALL, random_state, wordpiece_tokenizer, write_checkpoint
 from tests.fake_hub import COMMIT, FakeHub, fake_hub
 from worker.cli import app
+from worker.doctor.finding import ok
+from worker.doctor.model import check_model
 from worker.inference import hub as client
 from worker.inference import load
 from worker.inference.checkpoint import resolve
 from worker.inference.config import EncoderShape
 from worker.inference.errors import CheckpointError
 from worker.inference.load import load_model
+from worker.settings import ModelSettings, Settings
 from worker.training import crypto
 from worker.training.distil import ModelTeacher
 
@@ -182,6 +186,83 @@ def test_a_hub_in_trouble_but_cached_loads(hub: FakeHub, status: int) -> None:
     before = load_model(REPO, precision="fp32").classify(["가즈아"])
     hub.status = status
     assert load_model(REPO, precision="fp32").classify(["가즈아"]) == before
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_pinned_model_that_is_cached_asks_nobody(hub: FakeHub, status: int) -> None:
+    resolve(REPO, revision=COMMIT)
+    hub.status = status
+    hub.tokens.clear()
+    assert resolve(REPO, revision=COMMIT).commit == COMMIT
+    assert client.fetch_tokeniser(REPO, revision=COMMIT, offline=False).name == COMMIT
+    assert not hub.tokens
+
+
+def test_a_model_that_is_cached_and_not_pinned_names_the_way(hub: FakeHub) -> None:
+    resolve(REPO)
+    hub.status = 403
+    with pytest.raises(CheckpointError, match=r"\(403\).*; `model.offline=true` takes what the local cache"):
+        resolve(REPO)
+
+
+def test_a_cache_without_the_weights_is_called_so(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve(REPO, revision=COMMIT).weights[0].unlink()
+    unreachable(monkeypatch)
+    for offline in (True, False):
+        with pytest.raises(CheckpointError, match=r"is only partly in the local cache: fetch it once"):
+            resolve(REPO, revision=COMMIT, offline=offline)
+
+
+def test_a_cache_without_settings_is_not_enough(hub: FakeHub) -> None:
+    settings = hub.directory / "tokenizer_config.json"
+    settings.write_text("{}")
+    stored = resolve(REPO, revision=COMMIT).directory / settings.name
+    stored.unlink()
+    with pytest.raises(CheckpointError, match=r"is only partly in the local cache: fetch it once"):
+        resolve(REPO, revision=COMMIT, offline=True)
+    assert (resolve(REPO, revision=COMMIT).directory / settings.name).is_file()
+
+
+def test_config_and_tokeniser_beside_weights_a_folder_down(hub: FakeHub) -> None:
+    for file in hub.directory.iterdir():
+        file.unlink()
+    write_checkpoint(hub.directory, random_state(SMALL), storage="pt in a folder")
+    for name in ("config.json", "tokenizer.json"):
+        (hub.directory / name).rename(hub.directory / "model" / name)
+    assert load_model(REPO, precision="fp32", threads=1).tokeniser.vocab_size == 33
+
+
+def test_what_is_not_pinned_is_known(hub: FakeHub, tmp_path: Path) -> None:
+    directory = pt_alone(tmp_path, REPO, SMALL)
+    options: dict[str, Any] = {"precision": "fp32", "threads": 1}
+    assert load_model(REPO, **options).unpinned == {REPO: "model.revision"}
+    assert load_model(f"{REPO}@{COMMIT}", **options).unpinned == {}
+    assert load_model(str(directory), **options).unpinned == {REPO: "model.tokeniser_revision"}
+    assert load_model(str(directory), tokeniser_revision=COMMIT, **options).unpinned == {}
+
+
+async def test_the_doctor_warns_of_what_is_not_pinned(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def warned(**told: Any) -> list[str]:
+        settings = Settings(model=ModelSettings(precision="fp32", device="cpu", threads=1, **told))
+        findings = [found async for found in check_model(settings, "crypto", asyncio.Event())]
+        assert findings[0].outcome == "ok"
+        return [f"{found.said.split()[0]}: {found.mend}" for found in findings[1:]]
+
+    alone = str(pt_alone(tmp_path, REPO, SMALL))
+    assert await warned(ref=REPO) == [f"{REPO}: set model.revision to a commit of the Hub"]
+    assert await warned(ref=alone) == [f"{REPO}: set model.tokeniser_revision to a commit of the Hub"]
+    monkeypatch.chdir(hub.directory.parent.parent)
+    assert await warned(ref=f"{hub.directory.parent.name}/{hub.directory.name}") == []
+    assert await warned(ref=REPO, revision=COMMIT) == []
+
+
+async def test_the_doctor_names_the_section_of_the_traffic_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ok("model traffic", "loads"), {REPO: "model.revision"}
+    monkeypatch.setattr("worker.doctor.model._classify", lambda *_: found)
+    _, warned = [finding async for finding in check_model(Settings(), "traffic", asyncio.Event())]
+    assert warned.mend == "set traffic.model.revision to a commit of the Hub"
 
 
 def test_offline_uses_the_cache_only(hub: FakeHub) -> None:

@@ -208,24 +208,82 @@ class TestDevices:
             choose_dtype("int8", torch.device("cuda"))
 
     @pytest.mark.parametrize(
-        ("content", "cores"), [("200000 100000", 2), ("150000 100000", 2), ("1000 100000", 1)]
+        ("own", "files", "cores"),
+        [
+            (None, {"cpu.max": "200000 100000"}, 2),
+            ("0::/", {"cpu.max": "150000 100000"}, 2),
+            ("0::/", {"cpu.max": "1000 100000"}, 1),
+            ("0::/", {}, 64),
+            ("0::/", {"cpu.max": "max 100000"}, 64),
+            ("0::/", {"cpu.max": "nonsense"}, 64),
+            ("0::/a.slice/b.service", {"a.slice/b.service/cpu.max": "300000 100000"}, 3),
+            (
+                "0::/a.slice/b.service",
+                {"a.slice/b.service/cpu.max": "max 100000", "a.slice/cpu.max": "400000 100000"},
+                4,
+            ),
+            (
+                "0::/a.slice/b.service",
+                {"a.slice/b.service/cpu.max": "900000 100000", "a.slice/cpu.max": "200000 100000"},
+                2,
+            ),
+            ("0::/not/seen/from/a/container", {"cpu.max": "500000 100000"}, 5),
+            (
+                "12:memory:/c\n4:cpu,cpuacct:/c\n0::/",
+                {"cpu,cpuacct/c/cpu.cfs_quota_us": "200000\n", "cpu,cpuacct/c/cpu.cfs_period_us": "100000\n"},
+                2,
+            ),
+            (
+                "4:cpu:/docker/c",
+                {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"},
+                3,
+            ),
+            ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ],
     )
     def test_threads_heed_the_container(
-        self, content: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        own: str | None,
+        files: dict[str, str],
+        cores: int,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-        monkeypatch.setattr(devices, "_CPU_QUOTA", tmp_path / "cpu.max")
-        for absent in (None, "max 100000", "nonsense"):
-            if absent is not None:
-                (tmp_path / "cpu.max").write_text(absent)
-            assert choose_threads(None) == 64
-        (tmp_path / "cpu.max").write_text(content)
+        monkeypatch.setattr(devices, "_CGROUPS", tmp_path)
+        monkeypatch.setattr(devices, "_OWN_CGROUPS", tmp_path / "own")
+        for name, content in files.items() | ({("own", own)} if own is not None else set()):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
         assert choose_threads(None) == cores
         assert choose_threads(5) == 5
 
     def test_no_threads(self) -> None:
         with pytest.raises(DeviceError, match=r"Setting `model.threads`: 0 is too few"):
             choose_threads(0)
+
+
+def test_a_model_that_does_not_fit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 352.00 MiB")
+
+    path = write_checkpoint(tmp_path / "toy", random_state(SMALL))
+    monkeypatch.setattr(Encoder, "__init__", fails)
+    with pytest.raises(
+        DeviceError, match=r"Setting `model.device`: toy does not fit on cpu; free it, choose"
+    ):
+        load_model(str(path), precision="fp32", threads=1, device="cpu")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="only Linux lists what is mapped")
+def test_the_weights_file_is_free_once_it_is_read(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, random_state(SMALL))
+    model = load_model(str(path), precision="fp32", threads=1)
+    before = model.classify(["가즈아"])
+    file = path / "model.safetensors"
+    assert str(file) not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    file.write_bytes(b"")
+    assert model.classify(["가즈아"]) == before
 
 
 class TestPrecisions:

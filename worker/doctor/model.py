@@ -1,7 +1,7 @@
 """The model of a pipeline: loads, classifies, and is pinned."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from time import perf_counter
 
@@ -39,36 +39,37 @@ async def check_model(
         )
         return
     try:
-        yield loading.result()
+        finding, unpinned = loading.result()
     except KbertError as error:
         yield fail(check, str(error))
         return
     except ModuleNotFoundError as error:
         yield fail(check, f"needs the package {error.name}", "pip install 'kbert-stream[model]'")
         return
-    from worker.inference.hub import HUB_ID
-
-    model = settings.of(pipeline).model
-    if model.ref is not None and HUB_ID.fullmatch(model.ref) and model.revision is None:
+    yield finding
+    section = "" if pipeline == "crypto" else f"{pipeline}."
+    for repository, setting in unpinned.items():
         yield warn(
             check,
-            f"{model.ref} is not pinned: it may change under a running service",
-            "set model.revision to a commit of the Hub",
+            f"{repository} is not pinned: it may change under a running service",
+            f"set {section}{setting} to a commit of the Hub",
         )
 
 
-def _forget(late: "asyncio.Task[Finding]") -> None:
+def _forget(late: "asyncio.Task[tuple[Finding, Mapping[str, str]]]") -> None:
     if not late.cancelled():
         late.exception()  # read, so that asyncio does not complain
 
 
-def _classify(settings: Settings, pipeline: PipelineName, check: str) -> Finding:
+def _classify(settings: Settings, pipeline: PipelineName, check: str) -> tuple[Finding, Mapping[str, str]]:
+    """What came of it, and the Hub ids that are not pinned, with the setting that pins each."""
     began = perf_counter()
     model = load_configured(settings.model, pipeline)
     (answer,) = model.classify([_SENTENCES[pipeline]])
     said = answer.get("sentiment_strength") or answer.get("label_name")
-    return ok(
+    finding = ok(
         check,
         f"{model.info.name} {(model.info.revision or '')[:12]} on {model.engine.description}: "
         f"{said}, after {perf_counter() - began:.1f} s",
     )
+    return finding, model.unpinned

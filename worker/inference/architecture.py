@@ -24,7 +24,7 @@ HEADS: Final[dict[HeadSet, dict[str, int]]] = {
 }
 """Parameter prefix of each linear head and its number of outputs."""
 
-_LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
+_LAYER = re.compile(r"bert\.encoder\.layer\.([0-9]{1,9})\.")
 _WORDS = "bert.embeddings.word_embeddings.weight"
 _BUFFERS = frozenset({"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"})
 _HEAD_WIDTH = 64
@@ -88,6 +88,11 @@ def infer_shape(state: Mapping[str, "torch.Tensor"], raw: dict[str, Any], origin
             f"{origin}: has one token type, as RoBERTa has, and only BERT encoders run here; choose a BERT "
             "checkpoint, or put the config.json of the encoder beside the weights."
         )
+    if max(layers) + 1 != len(layers):
+        raise CheckpointError(
+            f"{origin}: numbers its layers up to {max(layers)} and holds {len(layers)} of them; the "
+            "checkpoint is incomplete, or no BERT."
+        )
     heads = raw.get("num_attention_heads", _heads(hidden))
     if heads is None:
         # A guess would answer, and wrongly.
@@ -95,7 +100,7 @@ def infer_shape(state: Mapping[str, "torch.Tensor"], raw: dict[str, Any], origin
             f"{origin}: nothing says how many attention heads an encoder {hidden} wide has; put the "
             "config.json of the encoder beside the weights."
         )
-    if not isinstance(heads, int) or heads < 1 or hidden % heads:
+    if type(heads) is not int or heads < 1 or hidden % heads:
         raise CheckpointError(
             f"{origin}: `num_attention_heads` is {heads!r}, which does not divide the hidden size {hidden}."
         )

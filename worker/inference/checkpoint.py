@@ -1,7 +1,9 @@
 """From a name to the files of a checkpoint, and from the files to checked weights."""
 
+import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +16,11 @@ from worker.inference.config import (
     EncoderShape,
     HeadSet,
     KbertConfig,
+    check_labels,
     parse_kbert,
 )
-from worker.inference.errors import CheckpointError
-from worker.inference.weights import (
-    PICKLED_INDEX,
-    SAFETENSORS_INDEX,
-    choose_weights,
-    digest,
-    read_weights,
-    shards,
-)
+from worker.inference.errors import CheckpointError, first_line
+from worker.inference.weights import digest, find_weights, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +32,7 @@ _ENCODER_KEYS = (
     "hidden_act",
     "layer_norm_eps",
     "position_embedding_type",
+    "is_decoder",
 )
 _WEIGHT_SUFFIXES = (".pt", ".bin", ".safetensors")
 
@@ -52,7 +49,9 @@ class CheckpointFiles:
     commit: str | None
     """Hub commit; None for local files."""
     offline: bool
-    """Whether a tokeniser that the checkpoint only names may be fetched."""
+    """Whether a tokeniser that the checkpoint only names may not be fetched."""
+    pinned: bool = True
+    """False where the newest commit of the Hub was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,8 @@ class Checkpoint:
     """float32, names as in :func:`worker.inference.architecture.expected_sizes`."""
     tokeniser_directory: Path
     files: CheckpointFiles
+    unpinned: Mapping[str, str]
+    """Hub ids of which the newest commit was taken, and the setting that pins each."""
 
 
 def resolve(ref: str, *, revision: str | None = None, offline: bool = False) -> CheckpointFiles:
@@ -82,9 +83,20 @@ def resolve(ref: str, *, revision: str | None = None, offline: bool = False) -> 
     Raises:
         CheckpointError: Nothing usable is found there.
     """
+    try:
+        return _resolve(ref, revision, offline=offline)
+    except (OSError, RuntimeError) as error:  # the latter where ~ names nobody
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise CheckpointError(
+            f"Setting `model.ref`: {ref} cannot be looked into ({why}); correct it, or the rights on it."
+        ) from error
+
+
+def _resolve(ref: str, revision: str | None, *, offline: bool) -> CheckpointFiles:
     path = Path(ref).expanduser()
     if path.is_dir():
-        return _in_directory(path, path.resolve().name, None, offline=offline)
+        name = path.resolve().name
+        return CheckpointFiles(name, path, find_weights(path, str(path)), None, offline)
     if path.is_file():
         if path.suffix not in _WEIGHT_SUFFIXES:
             raise CheckpointError(
@@ -98,9 +110,11 @@ def resolve(ref: str, *, revision: str | None = None, offline: bool = False) -> 
             f"Setting `model.ref`: {ref} is neither a directory nor a weight file here, nor a Hub id "
             "(owner/name or owner/name@revision)."
         )
-    name, pinned = on_hub
-    directory, commit = hub.fetch(name, revision=pinned or revision, offline=offline)
-    return _in_directory(directory, name, commit, offline=offline)
+    name, after_at = on_hub
+    asked = after_at or revision
+    directory, commit = hub.fetch(name, revision=asked, offline=offline)
+    weights = find_weights(directory, name)
+    return CheckpointFiles(name, directory, weights, commit, offline, pinned=asked is not None)
 
 
 def load_checkpoint(files: CheckpointFiles, *, tokeniser_revision: str | None = None) -> Checkpoint:
@@ -114,7 +128,8 @@ def load_checkpoint(files: CheckpointFiles, *, tokeniser_revision: str | None = 
     Raises:
         CheckpointError: One sentence naming what is missing, unexpected, damaged or of another size.
     """
-    config = files.directory / hub.CONFIG
+    folders = dict.fromkeys((files.weights[0].parent, files.directory))
+    config = next(filter(_is_file, (folder / hub.CONFIG for folder in folders)), files.directory / hub.CONFIG)
     raw = _read_config(config)
     state, extra = read_weights(files.weights)
     origin = files.weights[0]
@@ -131,40 +146,40 @@ def load_checkpoint(files: CheckpointFiles, *, tokeniser_revision: str | None = 
         )
     shape = infer_shape(state, raw or _encoder_config(files, extra, state, tokeniser_revision), origin)
     check_state(state, shape, head_set, origin)
+    if head_set == "traffic":
+        check_labels(raw, kbert, config)
+    tokeniser, lender = _tokeniser_directory(files, extra, tokeniser_revision)
+    max_length = _max_length(kbert, head_set, shape, config)
+    unpinned = {} if files.pinned else {files.name: "model.revision"}
+    if lender is not None and tokeniser_revision is None:
+        unpinned[lender] = "model.tokeniser_revision"
     return Checkpoint(
         info=ModelInfo(
             name=kbert.name or files.name,
-            revision=files.commit or digest(files.weights)[:_DIGEST_DIGITS],
+            revision=files.commit or _digest(files, kbert, shape, max_length, tokeniser),
         ),
         head_set=head_set,
         shape=shape,
         kbert=kbert,
-        max_length=_max_length(kbert, head_set, shape, config),
+        max_length=max_length,
         state=state,
-        tokeniser_directory=_tokeniser_directory(files, extra, tokeniser_revision),
+        tokeniser_directory=tokeniser,
         files=files,
+        unpinned=unpinned,
     )
-
-
-def _in_directory(directory: Path, name: str, commit: str | None, *, offline: bool) -> CheckpointFiles:
-    names = {
-        file.relative_to(directory).as_posix()
-        for pattern in ("*", "*/*.pt")
-        for file in directory.glob(pattern)
-        if file.is_file()
-    }
-    chosen = directory / choose_weights(names, str(directory) if commit is None else name)
-    weights = shards(chosen) if chosen.name in (SAFETENSORS_INDEX, PICKLED_INDEX) else (chosen,)
-    return CheckpointFiles(name, directory, weights, commit, offline)
 
 
 def _read_config(file: Path) -> dict[str, Any]:
     """``auto_map`` and whatever else names code is read and ignored. An LQ-KBERT ``.pt`` has no config."""
-    if not file.is_file():
-        return {}
     try:
         raw = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise CheckpointError(
+            f"{file}: cannot be read ({error.strerror}); correct the rights on it."
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: is not readable JSON; fetch it again.") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("kbert") or {}, dict):
         raise CheckpointError(f"{file}: a JSON object is expected, and `kbert` in it to be one too.")
@@ -181,8 +196,8 @@ def _encoder_config(
     named = extra.get("model_name")
     if not isinstance(named, str) or not named:
         return {}
-    directory = Path(named).expanduser()
-    if not directory.is_dir():
+    directory = _named_directory(named)
+    if directory is None:
         if not hub.HUB_ID.fullmatch(named) or heads_are_known(state):
             return {}
         try:
@@ -213,29 +228,65 @@ def _max_length(kbert: KbertConfig, head_set: HeadSet, shape: EncoderShape, conf
     return kbert.max_length
 
 
-def _tokeniser_directory(files: CheckpointFiles, extra: dict[str, Any], revision: str | None) -> Path:
+def _tokeniser_directory(
+    files: CheckpointFiles, extra: dict[str, Any], revision: str | None
+) -> tuple[Path, str | None]:
+    """Where the tokeniser lies, and the Hub id of the encoder that lends it; None where it is its own."""
     for directory in dict.fromkeys((files.weights[0].parent, files.directory)):
-        if any(
-            (directory / name).is_file() for name in hub.TOKENISER_FILES if not name.endswith("_map.json")
-        ):
-            return directory
+        if any(_is_file(directory / name) for name in hub.VOCABULARY_FILES):
+            return directory, None
     named = extra.get("model_name")
     if not isinstance(named, str) or not named:
         raise CheckpointError(
             f"{files.directory}: holds no tokeniser and names none; put tokenizer.json beside the weights."
         )
-    local = Path(named).expanduser()
-    if local.is_dir():
-        return local
+    local = _named_directory(named)
+    if local is not None:
+        return local, None
     if not hub.HUB_ID.fullmatch(named):
         raise CheckpointError(
             f"{files.directory}: holds no tokeniser, and its `model_name` {named!r} is neither a directory "
             "nor a Hub id; put tokenizer.json beside the weights."
         )
     try:
-        return hub.fetch_tokeniser(named, revision=revision, offline=files.offline)
+        return hub.fetch_tokeniser(named, revision=revision, offline=files.offline), named
     except CheckpointError as error:
         raise CheckpointError(
             f"{files.directory}: holds no tokeniser, and that of {named}, which it names, cannot be had: "
             f"put tokenizer.json beside the weights. ({error})"
         ) from error
+
+
+def _named_directory(named: str) -> Path | None:
+    """The directory that a ``.pt`` names, where there is such a one here."""
+    try:
+        directory = Path(named).expanduser()
+        return directory if directory.is_dir() else None
+    except (OSError, RuntimeError):  # too long for a path, or ~ names nobody
+        return None
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError as error:
+        raise CheckpointError(
+            f"{file}: cannot be read ({error.strerror}); correct the rights on it."
+        ) from error
+
+
+def _digest(
+    files: CheckpointFiles, kbert: KbertConfig, shape: EncoderShape, max_length: int, tokeniser: Path
+) -> str:
+    """Of all that the answers depend on: weights, what the configuration sets, and the tokeniser."""
+    told = {
+        "kbert": kbert.model_dump(mode="json", exclude={"name", "head_set", "max_length"}),
+        "shape": asdict(shape),
+        "max_length": max_length,
+    }
+    total = hashlib.sha256(digest(files.weights).encode())
+    total.update(json.dumps(told, sort_keys=True).encode())
+    for name in hub.TOKENISER_FILES:
+        if _is_file(tokeniser / name):
+            total.update(f"\n{name} {digest((tokeniser / name,))}".encode())
+    return total.hexdigest()[:_DIGEST_DIGITS]

@@ -1,5 +1,6 @@
 """What ``config.json`` says: the encoder's shape, and our own ``kbert`` object."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -38,6 +39,21 @@ _LOOKALIKES: Final = {
     "ernie",
     "mobilebert",
 }
+
+_NUMBERED: Final = re.compile(r"(?:LABEL_)?([01])")
+_NAMES: Final[dict[str, int]] = {
+    "nonnegative": 0,
+    "notnegative": 0,
+    "neutral": 0,
+    "positive": 0,
+    "비부정": 0,
+    "중립": 0,
+    "긍정": 0,
+    "negative": 1,
+    "negativenarrative": 1,
+    "부정": 1,
+}
+"""What classifiers call the two labels of traffic news, without case and signs, and which of them that is."""
 
 Threshold = Annotated[float, Field(ge=0.0, le=1.0)]
 Temperature = Annotated[float, Field(gt=0.0)]
@@ -111,11 +127,51 @@ def refuse_lookalike(raw: dict[str, Any], origin: Path) -> None:
         raise CheckpointError(
             f"{origin}: `model_type` is {kind!r}, and only BERT encoders run here; choose a BERT checkpoint."
         )
+    if raw.get("is_decoder"):
+        raise CheckpointError(
+            f"{origin}: `is_decoder` is {raw['is_decoder']!r}: its tokens see only those before them, and "
+            "encoders run here; choose a checkpoint of an encoder."
+        )
     positions = raw.get("position_embedding_type", "absolute")
     if positions != "absolute":
         raise CheckpointError(
             f"{origin}: `position_embedding_type` is {positions!r}, and only 'absolute' is supported."
         )
+
+
+def check_labels(raw: dict[str, Any], kbert: KbertConfig, origin: Path) -> None:
+    """Compare the names of the traffic labels with what the columns are taken for: 1 is negative.
+
+    Names that say nothing pass where ``kbert.head_set`` says that the layout is ours.
+
+    Raises:
+        CheckpointError: The columns are the other way round, or nothing tells which is which.
+    """
+    named = raw.get("id2label")
+    if named is None:
+        return
+    names = [named.get(key) for key in ("0", "1")] if isinstance(named, dict) else [None, None]
+    first, second = map(_label, names)
+    if second == 1 and first != 1:
+        return
+    if first == 1 and second != 1:
+        raise CheckpointError(
+            f"{origin}: `id2label` calls column 0 {names[0]!r} and column 1 {names[1]!r}, and column 1 "
+            "has to be the negative one; swap the rows of classifier.weight and classifier.bias, and the "
+            "names."
+        )
+    if kbert.head_set != "traffic":
+        raise CheckpointError(
+            f"{origin}: `id2label` calls the columns {names[0]!r} and {names[1]!r}, which does not tell the "
+            'negative one; where it is column 1, put `"kbert": {"head_set": "traffic"}` there.'
+        )
+
+
+def _label(name: Any) -> int | None:
+    """Which label a name means; None where it does not say."""
+    text = str(name).strip()
+    numbered = _NUMBERED.fullmatch(text)
+    return int(numbered[1]) if numbered else _NAMES.get(re.sub(r"[\W_]+", "", text).lower())
 
 
 def parse_activation(raw: dict[str, Any], origin: Path) -> Activation:

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "fp32", "bf16", "int8", "fp16", "fp8"]
 
 _AMPERE: Final = (8, 0)
-_CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 """Names of options in malloc.h."""
@@ -111,7 +113,7 @@ def choose_dtype(asked: str, device: "torch.device") -> "torch.dtype":
 
 
 def choose_threads(asked: int | None) -> int:
-    """Cores for one product; None is all that this process may use: its affinity, its cgroup's quota.
+    """Cores for one product; None is all that this process may use: its affinity, its cgroups' quotas.
 
     Raises:
         DeviceError: Fewer than one.
@@ -122,7 +124,7 @@ def choose_threads(asked: int | None) -> int:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # In a container limited to 2 of 64 cores the affinity says 64, and 64 threads on 2 cores crawl.
-    return min(cores, _quota(_CPU_QUOTA) or cores)
+    return min([cores, *_quotas()])
 
 
 def _best_on_cuda(device: "torch.device") -> Precision:
@@ -184,9 +186,31 @@ def _product_seconds(dtype: "torch.dtype") -> float:
     return min(taken)
 
 
-def _quota(file: Path) -> int | None:
+def _quotas() -> Iterator[int]:
+    """Cores that each cgroup of this process may use, from its own up to the root; where it has a limit."""
     try:
-        quota, period = file.read_text("ascii").split()
+        lines = _OWN_CGROUPS.read_text("utf-8").splitlines()
     except (OSError, ValueError):
-        return None
-    return None if quota == "max" else max(1, math.ceil(int(quota) / int(period)))
+        lines = ["0::/"]
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, inner = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Version 1 has a tree for each controller; what lies above a container's root is not seen in it.
+        trees = (_CGROUPS / controllers, _CGROUPS / "cpu") if controllers else (_CGROUPS,)
+        parts = [part for part in inner.split("/") if part not in ("", "..")]
+        for tree in trees:
+            for depth in range(len(parts), -1, -1):
+                yield from _limit(tree.joinpath(*parts[:depth]))
+
+
+def _limit(group: Path) -> Iterator[int]:
+    """The quota of one cgroup in whole cores, rounded up; nothing where it has none."""
+    for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((group / file).read_text("ascii") for file in files).split()
+            if quota not in ("max", "-1"):
+                yield max(1, math.ceil(int(quota) / int(period)))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue

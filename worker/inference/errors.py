@@ -7,6 +7,10 @@ class CheckpointError(ConfigurationError):
     """A checkpoint cannot be used; the message is one sentence that names what and the mend."""
 
 
+class WeightsMissing(CheckpointError):  # noqa: N818 - a state of the folder
+    """A folder holds no weights, or not all."""
+
+
 class DeviceError(ConfigurationError):
     """The asked device, precision or number of threads is not to be had on this machine."""
 
@@ -21,3 +25,8 @@ class EngineOutOfMemory(Exception):  # noqa: N818 - named after torch.OutOfMemor
 
 class EngineStopped(KbertError):  # noqa: N818 - a state, not a fault of the caller
     """The engine thread is closed or dead; no later batch will run."""
+
+
+def first_line(error: BaseException) -> str:
+    """Of what a library says, for a message of one line; the name of the error where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -5,11 +5,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
-from worker.inference.errors import CheckpointError
-from worker.inference.weights import PICKLED_INDEX, SAFETENSORS_INDEX, choose_weights
+from worker.inference.errors import CheckpointError, WeightsMissing
+from worker.inference.weights import PICKLED_INDEX, SAFETENSORS_INDEX, choose_weights, find_weights
 
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PINNED_ID: Final = re.compile(rf"({HUB_ID.pattern})(?:@(\S+))?")
@@ -30,9 +30,12 @@ TOKENISER_FILES: Final = (
 )
 CONFIG: Final = "config.json"
 _TEXT_FILES: Final = (CONFIG, "README.md", *TOKENISER_FILES)
+_MEND: Final = "fetch it once with the Hub in reach, or set `model.ref` to a local directory"
+_ABSENT: Final = f"is not in the local cache: {_MEND}"
+_PARTLY: Final = f"is only partly in the local cache: {_MEND}"
 _SERVER_ERRORS: Final = 500
 _TOO_MANY: Final = 429
-_GIT_BLOB: Final = re.compile(r"[0-9a-f]{40}")
+_SHA1: Final = re.compile(r"[0-9a-f]{40}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PATIENCE: Final = 10.0
 """Seconds; by itself huggingface_hub waits for ever, and a Hub that never answered held up a cached model."""
@@ -58,19 +61,27 @@ def split_ref(ref: str) -> tuple[str, str | None] | None:
 def fetch(repo_id: str, *, revision: str | None, offline: bool) -> tuple[Path, str]:
     """Bring weights, tokeniser and config of a repository into the Hub cache.
 
-    Of several weight formats only one is downloaded. When the Hub is out of reach, what the cache holds is
-    used. ``HF_TOKEN``, ``HF_HOME``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` work as huggingface_hub documents.
+    Of several weight formats only one is downloaded. A commit that is wholly in the cache is taken from there
+    unasked; so is what else the cache holds, when the Hub is out of reach. ``HF_TOKEN``, ``HF_HOME``,
+    ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` work as huggingface_hub documents.
 
     Returns:
         The snapshot directory and its commit.
 
     Raises:
-        CheckpointError: Not found, not reachable, not allowed, or damaged.
+        CheckpointError: Not found, not reachable, not allowed, only partly cached, or damaged.
     """
     wanted = _Wanted(repo_id, revision, "`model.revision`, or what follows the @")
-    names = _names(wanted, offline=offline)
-    weights = [] if names is None else _weight_files(names, repo_id)
-    directory = _snapshot(wanted, [*_TEXT_FILES, *weights], local=names is None)
+    names = None if _is_complete(wanted, weights=True) else _names(wanted, offline=offline)
+    if names is None:
+        directory = _snapshot(wanted, [CONFIG, *TOKENISER_FILES], local=True)
+        try:
+            find_weights(directory, repo_id)
+        except WeightsMissing as error:
+            raise CheckpointError(f"Setting `model.ref`: {wanted} {_PARTLY}.") from error
+    else:
+        weights = _weight_files(names, repo_id)
+        directory = _snapshot(wanted, _texts(PurePosixPath(weights[0]).parent) + weights, local=False)
     _verify(directory.rglob("*"))
     return directory, directory.name
 
@@ -82,10 +93,38 @@ def fetch_tokeniser(repo_id: str, *, revision: str | None, offline: bool) -> Pat
         CheckpointError: As for :func:`fetch`.
     """
     wanted = _Wanted(repo_id, revision, "`model.tokeniser_revision`")
-    files = [CONFIG, *TOKENISER_FILES]
-    directory = _snapshot(wanted, files, local=_names(wanted, offline=offline) is None)
-    _verify(directory / name for name in files)
+    local = _is_complete(wanted, weights=False) or _names(wanted, offline=offline) is None
+    directory = _snapshot(wanted, [CONFIG, *TOKENISER_FILES], local=local)
+    _verify(directory / name for name in (CONFIG, *TOKENISER_FILES))
     return directory
+
+
+def _texts(folder: PurePosixPath) -> list[str]:
+    """Config and tokeniser of a repository, and those beside weights in a folder of it."""
+    return [*_TEXT_FILES, *(str(folder / name) for name in _TEXT_FILES)]
+
+
+def _is_complete(wanted: _Wanted, *, weights: bool) -> bool:
+    """Whether the cache holds config, vocabulary and, where asked for, weights of a commit."""
+    if wanted.revision is None or not _SHA1.fullmatch(wanted.revision):
+        return False
+    directory = _cached(wanted, [CONFIG, *TOKENISER_FILES])
+    if directory is None:
+        return False
+    folder = PurePosixPath()
+    if weights:
+        try:
+            parent = find_weights(directory, wanted.repo_id)[0].parent
+        except CheckpointError:
+            return False
+        folder = PurePosixPath(parent.relative_to(directory).as_posix())
+        if _cached(wanted, _texts(folder)) is None:
+            return False
+    places = (directory / folder, directory)
+    return all(
+        any((place / name).is_file() for place in places for name in names)
+        for names in ((CONFIG,), VOCABULARY_FILES)
+    )
 
 
 def _names(wanted: _Wanted, *, offline: bool) -> set[str] | None:
@@ -140,7 +179,7 @@ def _verify(files: Iterable[Path]) -> None:
         stored_as = file.readlink().name
         if _SHA256.fullmatch(stored_as):
             algorithm: Callable[[], Any] = hashlib.sha256
-        elif _GIT_BLOB.fullmatch(stored_as):
+        elif _SHA1.fullmatch(stored_as):
             header = b"blob %d\0" % file.stat().st_size
             algorithm = partial(hashlib.sha1, header, usedforsecurity=False)
         else:
@@ -165,21 +204,23 @@ def _cache_when_unreachable(wanted: _Wanted) -> Iterator[None]:
         answered = isinstance(error, (CheckpointError, ValueError))
         if isinstance(error, HfHubHTTPError):
             answered = error.response.status_code < _SERVER_ERRORS and error.response.status_code != _TOO_MANY
-        if answered or not _is_cached(wanted):
+        if answered or _cached(wanted, [CONFIG]) is None:
             raise
 
 
-def _is_cached(wanted: _Wanted) -> bool:
+def _cached(wanted: _Wanted, files: list[str]) -> Path | None:
+    """The snapshot directory; None where there is none, or files of the repository are missing in it."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        snapshot_download(
-            wanted.repo_id, revision=wanted.revision, allow_patterns=[CONFIG], local_files_only=True
+        return Path(
+            snapshot_download(
+                wanted.repo_id, revision=wanted.revision, allow_patterns=files, local_files_only=True
+            )
         )
-    except LocalEntryNotFoundError:
-        return False
-    return True
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
 
 
 @contextmanager
@@ -191,6 +232,8 @@ def _one_sentence(wanted: _Wanted, *, offline: bool) -> Iterator[None]:
         raise
     except Exception as error:
         said = _sentence(error, wanted.pin, offline=offline)
+        if not offline and _cached(wanted, [CONFIG]) is not None:
+            said += "; `model.offline=true` takes what the local cache holds"
         raise CheckpointError(f"Setting `model.ref`: {wanted} {said}.") from error
 
 
@@ -199,6 +242,7 @@ def _sentence(error: Exception, pin: str, *, offline: bool) -> str:
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
+        IncompleteSnapshotError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -212,10 +256,7 @@ def _sentence(error: Exception, pin: str, *, offline: bool) -> str:
     if isinstance(error, HfHubHTTPError):
         return f"was refused by the Hub ({error.response.status_code}): try again, or check HF_TOKEN"
     if offline:
-        return (
-            "is not in the local cache: fetch it once with the Hub in reach, "
-            "or set `model.ref` to a local directory"
-        )
+        return _PARTLY if isinstance(error, IncompleteSnapshotError) else _ABSENT
     return (
         f"cannot be fetched ({type(error).__name__}): check the network, "
         "or set `model.ref` to a local directory"

@@ -1,7 +1,7 @@
 """One call from a name to a model that classifies."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from worker.inference.devices import (
     choose_threads,
 )
 from worker.inference.engine import HeadOutputs
-from worker.inference.errors import CheckpointError
+from worker.inference.errors import CheckpointError, DeviceError, EngineOutOfMemory
 from worker.inference.heads import decode_crypto, decode_traffic
 from worker.inference.tokenising import EncodedText, Tokeniser, load_tokeniser
 
@@ -41,6 +41,8 @@ class Model:
     max_length: int
     """Tokens, special tokens included."""
     kbert: KbertConfig
+    unpinned: Mapping[str, str] = field(default_factory=dict)
+    """Hub ids of which the newest commit was taken, and the setting that pins each."""
 
     @property
     def default_batch_tokens(self) -> int:
@@ -103,7 +105,7 @@ def load_model(
 
     Raises:
         CheckpointError: The checkpoint cannot be used; one sentence that names what and the mend.
-        DeviceError: Device, precision or threads cannot be had; likewise.
+        DeviceError: Device, precision or threads cannot be had, or the model does not fit; likewise.
     """
     calm_openmp()
     if ref is None:
@@ -119,13 +121,21 @@ def load_model(
             "needs its own; choose another checkpoint."
         )
     tokeniser = _tokeniser(checkpoint)
+    try:
+        engine = _engine(checkpoint, tokeniser, precision, device=where, threads=cores, graphs=cuda_graphs)
+    except EngineOutOfMemory as error:
+        raise DeviceError(
+            f"Setting `model.device`: {checkpoint.info.name} does not fit on {where}; free it, choose "
+            "another device, or a smaller `model.precision`."
+        ) from error
     return Model(
         info=checkpoint.info,
         head_set=checkpoint.head_set,
         tokeniser=tokeniser,
-        engine=_engine(checkpoint, tokeniser, precision, device=where, threads=cores, graphs=cuda_graphs),
+        engine=engine,
         max_length=checkpoint.max_length,
         kbert=checkpoint.kbert,
+        unpinned=checkpoint.unpinned,
     )
 
 
@@ -174,6 +184,12 @@ def _tokeniser(checkpoint: Checkpoint) -> Tokeniser:
         raise CheckpointError(
             f"{checkpoint.tokeniser_directory}: the tokeniser's ids need {tokeniser.vocab_size} rows and the "
             f"weights have {checkpoint.shape.vocab_size}; they are not of one model."
+        )
+    if not tokeniser.reads_korean():
+        raise CheckpointError(
+            f"{checkpoint.tokeniser_directory}: the tokeniser knows no token for most of a Korean text; put "
+            '`"do_lower_case": false` into tokenizer_config.json, since lowercasing takes Hangul apart, or '
+            "put the tokenizer.json there that the weights were trained with."
         )
     return tokeniser
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from worker.inference.errors import CheckpointError, TokeniseError
+from worker.inference.errors import CheckpointError, TokeniseError, first_line
+from worker.inference.hub import VOCABULARY_FILES
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Encoding, Tokenizer
@@ -30,6 +31,9 @@ _NORMALISER: Final = {
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 """What tokenizer_config.json calls the settings of a BERT normaliser, and what the library does."""
+_KOREAN: Final = "비트코인 이더 매수 손절 가즈아 떡상 나락 오늘 시장이 올랐다"
+_FOREIGN: Final = "ꀀ"
+"""A letter of Yi, for which a vocabulary that holds Korean has no token."""
 _NAMED: Final = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
@@ -104,6 +108,12 @@ class Tokeniser:
             for text, encoding in zip(prepared, encodings, strict=True)
         ]
 
+    def reads_korean(self) -> bool:
+        """Whether most of a Korean text becomes tokens that the vocabulary knows."""
+        unknown = self._tokenizer.encode(_FOREIGN, add_special_tokens=False).ids[-1:]
+        found = self._tokenizer.encode(_KOREAN, add_special_tokens=False).ids
+        return 2 * sum(number in unknown for number in found) < len(found)
+
     def _widen(self, text: str, encoding: "Encoding", window: int) -> "Encoding":
         while len(text) > window and self._overflow(encoding) < _SPARE_TOKENS:
             window *= _WIDEN
@@ -149,14 +159,21 @@ def _read(directory: Path, told: dict[str, Any]) -> "Tokenizer":
         try:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:
-            raise CheckpointError(f"{file}: is not a tokeniser ({error}); fetch it again.") from error
+            raise CheckpointError(
+                f"{file}: is not a tokeniser ({first_line(error)}); fetch it again."
+            ) from error
         try:
             _follow_normaliser(tokenizer, told)
             _follow_tokens(tokenizer, told)
         except (TypeError, ValueError, AttributeError, LookupError) as error:
             told_by = directory / _CONFIG
-            raise CheckpointError(f"{told_by}: is not usable ({error}); fetch it again.") from error
+            raise CheckpointError(
+                f"{told_by}: is not usable ({first_line(error)}); fetch it again."
+            ) from error
         return tokenizer
+    # Of settings alone transformers makes a tokeniser that knows no word.
+    if not any((directory / name).is_file() for name in VOCABULARY_FILES):
+        raise CheckpointError(f"{directory}: holds no vocabulary; put tokenizer.json there.")
     from transformers import AutoTokenizer
 
     try:
@@ -165,7 +182,7 @@ def _read(directory: Path, told: dict[str, Any]) -> "Tokenizer":
         )
     except Exception as error:
         raise CheckpointError(
-            f"{directory}: its tokeniser cannot be loaded ({error}); put a tokenizer.json there."
+            f"{directory}: its tokeniser cannot be loaded ({first_line(error)}); put a tokenizer.json there."
         ) from error
     backend: Tokenizer | None = getattr(found, "backend_tokenizer", None)
     if backend is None:
@@ -179,7 +196,11 @@ def _config(directory: Path) -> dict[str, Any]:
         return {}
     try:
         told = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise CheckpointError(
+            f"{file}: cannot be read ({error.strerror}); correct the rights on it."
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: is not readable JSON; fetch it again.") from error
     if not isinstance(told, dict):
         raise CheckpointError(f"{file}: a JSON object is expected; fetch it again.")

@@ -1,6 +1,5 @@
 """From weight files to one state dict in float32, without running anything that they contain."""
 
-import codecs
 import hashlib
 import json
 import pickle
@@ -8,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from worker.inference.errors import CheckpointError
+from worker.inference.errors import CheckpointError, WeightsMissing, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -19,9 +18,11 @@ PICKLED: Final = "pytorch_model.bin"
 PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
 
 _PREFIXES: Final = ("module.", "model.", "_orig_mod.")
+_BESIDE: Final = ("model_name", "emo_threshold")
 _SCALE: Final = ".scale"
 _FIRST_BYTES: Final = (b"PK", b"\x80")
 """Of what torch.save writes: a zip archive, or a pickle before torch 1.6."""
+_BUFFERS: Final = (".position_ids", ".token_type_ids")
 _RENAMED: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
@@ -33,7 +34,8 @@ def choose_weights(names: set[str], origin: str) -> str:
         origin: How the checkpoint is called in the message.
 
     Raises:
-        CheckpointError: None is there, or several ``.pt`` files and nothing tells which.
+        WeightsMissing: None is there.
+        CheckpointError: There are several ``.pt`` files and nothing tells which.
     """
     for name in (SAFETENSORS, SAFETENSORS_INDEX, PICKLED, PICKLED_INDEX):
         if name in names:
@@ -48,21 +50,35 @@ def choose_weights(names: set[str], origin: str) -> str:
                 f"{origin}: holds several .pt files ({', '.join(found)}); set `model.ref` to the path of one "
                 "of them, downloaded first if they are on the Hub."
             )
-    raise CheckpointError(
+    raise WeightsMissing(
         f"{origin}: holds no weights: expected {SAFETENSORS} (or its index), {PICKLED} or one .pt file."
     )
 
 
-def shards(index: Path) -> tuple[Path, ...]:
-    """Files that an index names, which must lie beside it.
+def find_weights(directory: Path, origin: str) -> tuple[Path, ...]:
+    """The weight files of a checkpoint: one, or those that its index names.
+
+    Args:
+        directory: Where they lie, or one folder down.
+        origin: How the checkpoint is called in a message.
 
     Raises:
-        CheckpointError: The index cannot be read, points elsewhere, or a file is absent.
+        WeightsMissing: None is there, or one that the index names is absent.
+        CheckpointError: Nothing tells which to take, or the index is damaged.
+        OSError: The directory may not be read.
     """
+    names = {file.name for file in directory.iterdir() if file.is_file()}
+    names |= {file.relative_to(directory).as_posix() for file in directory.glob("*/*.pt") if file.is_file()}
+    chosen = directory / choose_weights(names, origin)
+    return _shards(chosen) if chosen.name in (SAFETENSORS_INDEX, PICKLED_INDEX) else (chosen,)
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    """Files that an index names, which must lie beside it."""
     try:
         weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(weight_map.values()), key=str)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: is not a weight index; fetch the checkpoint again.") from error
     if not names:
         raise CheckpointError(f"{index}: names no files; fetch the checkpoint again.")
@@ -70,7 +86,7 @@ def shards(index: Path) -> tuple[Path, ...]:
         if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(f"{index}: names {name!r}, which does not lie beside the index.")
         if not (index.parent / name).is_file():
-            raise CheckpointError(f"{index}: names {name}, which is missing; fetch the checkpoint again.")
+            raise WeightsMissing(f"{index}: names {name}, which is missing; fetch the checkpoint again.")
     return tuple(index.parent / name for name in names)
 
 
@@ -82,18 +98,19 @@ def read_weights(files: tuple[Path, ...]) -> tuple[dict[str, "torch.Tensor"], di
         an LQ-KBERT ``.pt`` says beside it (``model_name``, ``emo_threshold``).
 
     Raises:
-        CheckpointError: A file is damaged, holds more than tensors, or repeats a name.
+        CheckpointError: A file is damaged, holds more than tensors of floats or scaled int8, or repeats a
+            name.
     """
     state: dict[str, torch.Tensor] = {}
     extra: dict[str, Any] = {}
     for file in files:
         tensors, beside = _read_one(file)
         extra.update(beside)
-        for name, tensor in tensors.items():
+        for name in list(tensors):
             plain = _plain_name(name)
             if plain in state:
                 raise CheckpointError(f"{file}: holds {plain} twice; remove one of them.")
-            state[plain] = tensor
+            state[plain] = tensors.pop(name)
     return _to_float(state, files[0]), extra
 
 
@@ -109,51 +126,42 @@ def digest(files: tuple[Path, ...]) -> str:
 
 def _read_one(file: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
     if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import safe_open
 
         try:
-            return load_file(file), {}
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file}: cannot be read ({error}); fetch it again.") from error
+            with safe_open(file, framework="pt") as stored:
+                # Copied out of the mapped file: whoever overwrites it in place would change the answers.
+                return {name: stored.get_tensor(name).clone() for name in stored.keys()}, {}  # noqa: SIM118
+        except Exception as error:
+            raise CheckpointError(f"{file}: cannot be read ({first_line(error)}); fetch it again.") from error
     return _unwrap(_unpickle(file), file)
 
 
 def _unpickle(file: Path) -> Any:
     """Load tensors and plain values only: a pickle that names any other function is refused unrun."""
-    import numpy as np
     import torch
 
-    # Thresholds tuned with numpy are pickled as numpy scalars or arrays: data, like a float.
-    scalar: Any = np.float64(0).__reduce__()[0]
-    array: Any = np.zeros(1).__reduce__()[0]
-    harmless: list[Any] = [
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        (array, "numpy.core.multiarray._reconstruct"),
-        (array, "numpy._core.multiarray._reconstruct"),
-        (codecs.encode, "_codecs.encode"),
-        np.ndarray,
-        np.dtype,
-        np.dtypes.Float64DType,
-        np.dtypes.Float32DType,
-        np.dtypes.Float16DType,
-        np.dtypes.Int64DType,
-        np.dtypes.Int32DType,
-    ]
+    from worker.inference.numpy_pickles import STAND_INS
+
     try:
-        with file.open("rb") as stream:
-            if not stream.read(2).startswith(_FIRST_BYTES):
-                raise CheckpointError(f"{file}: is no weight file (a Git LFS pointer?); fetch it again.")
-        with torch.serialization.safe_globals(harmless):
+        _refuse_other_kinds(file)
+        with torch.serialization.safe_globals(STAND_INS):
             return torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file}: holds more than weights, and code from a checkpoint never runs; "
             "save its state_dict as safetensors."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error}); fetch it again.") from error
+    except Exception as error:
+        raise CheckpointError(f"{file}: cannot be read ({first_line(error)}); fetch it again.") from error
+
+
+def _refuse_other_kinds(file: Path) -> None:
+    with file.open("rb") as stream:
+        if not stream.read(2).startswith(_FIRST_BYTES):
+            raise CheckpointError(f"{file}: is no weight file (a Git LFS pointer?); fetch it again.")
 
 
 def _unwrap(loaded: Any, file: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
@@ -161,7 +169,7 @@ def _unwrap(loaded: Any, file: Path) -> tuple[dict[str, "torch.Tensor"], dict[st
 
     extra: dict[str, Any] = {}
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        extra = {key: _as_plain(value) for key, value in loaded.items() if key != "state_dict"}
+        extra = {key: _as_plain(loaded[key], key, file) for key in _BESIDE if key in loaded}
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping) or not all(isinstance(name, str) for name in loaded):
         raise CheckpointError(f"{file}: holds no state_dict; save `model.state_dict()`.")
@@ -171,9 +179,12 @@ def _unwrap(loaded: Any, file: Path) -> tuple[dict[str, "torch.Tensor"], dict[st
     return dict(loaded), extra
 
 
-def _as_plain(value: Any) -> Any:
-    """Numbers out of tensors and numpy scalars."""
-    return value.tolist() if hasattr(value, "tolist") else value
+def _as_plain(value: Any, key: str, file: Path) -> Any:
+    """Numbers out of tensors and arrays."""
+    try:
+        return value.tolist() if hasattr(value, "tolist") else value
+    except Exception as error:
+        raise CheckpointError(f"{file}: its `{key}` cannot be read ({first_line(error)}).") from error
 
 
 def _plain_name(name: str) -> str:
@@ -186,22 +197,34 @@ def _plain_name(name: str) -> str:
 
 
 def _to_float(state: dict[str, "torch.Tensor"], origin: Path) -> dict[str, "torch.Tensor"]:
+    """Takes each tensor out of ``state``, so that a model in half precision is not held twice."""
     import torch
 
     floats: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
-        if name.endswith(_SCALE) and name.removesuffix(_SCALE) in state:
-            continue
+    scales = {name for name in state if name.endswith(_SCALE) and name.removesuffix(_SCALE) in state}
+    for name in [name for name in state if name not in scales]:
+        tensor, scale = state.pop(name), state.pop(name + _SCALE, None)
+        if not all(part is None or _is_plain(part) for part in (tensor, scale)):
+            raise CheckpointError(f"{origin}: {name} is no plain tensor; save it as one of floats.")
         if tensor.dtype == torch.int8:
-            tensor = _dequantise(name, tensor, state.get(name + _SCALE), origin)  # noqa: PLW2901
-        elif name + _SCALE in state:
+            tensor = _dequantise(name, tensor, scale, origin)
+        elif scale is not None:
             raise CheckpointError(f"{origin}: {name}{_SCALE} scales a tensor that is not int8.")
-        tensor = tensor.to(torch.float32)  # noqa: PLW2901
+        elif not tensor.is_floating_point() and not f".{name}".endswith(_BUFFERS):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{origin}: {name} is {kind}; floats are needed, or int8 with a scale.")
+        tensor = tensor.to(torch.float32)
         # One NaN or infinity makes the sum one; three times as fast as asking each number.
         if not bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
             raise CheckpointError(f"{origin}: {name} holds NaN or infinity; the training has diverged.")
         floats[name] = tensor
     return floats
+
+
+def _is_plain(tensor: "torch.Tensor") -> bool:
+    import torch
+
+    return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
 
 
 def _dequantise(
