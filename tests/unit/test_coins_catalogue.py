@@ -86,6 +86,22 @@ def test_a_users_everyday_word_needs_context(tmp_path: Path) -> None:
     assert _tags(tmp_path, toml, "의자 책상 세트 매수") == []
 
 
+@pytest.mark.parametrize("shown", ["", 'english = "NEWS"\n', 'korean = "NEWS"\n'])
+def test_the_symbol_of_a_users_coin_is_no_name_in_small_letters(tmp_path: Path, shown: str) -> None:
+    toml = f'[coins.NEWS]\nnames = ["뉴스코인"]\n{shown}'
+    assert _tags(tmp_path, toml, "good news 나옴") == []
+    assert _tags(tmp_path, toml, "NEWS 상장") == ["NEWS"]
+    assert _tags(tmp_path, toml, "뉴스코인 봤음?") == ["NEWS"]
+
+
+def test_a_word_against_a_name_may_count_only_as_it_is(tmp_path: Path) -> None:
+    toml = '[coins.CHAIR]\nlikely = ["의자왕"]\nagainst = ["=책상", "백제"]\n'
+    assert _tags(tmp_path, toml, "의자왕 책상") == []
+    assert _tags(tmp_path, toml, "의자왕 책상을") == []
+    assert _tags(tmp_path, toml, "의자왕 책상물림") == ["CHAIR"]
+    assert _tags(tmp_path, toml, "의자왕 백제시대") == []
+
+
 def test_a_users_leaning_name_is_a_coin_at_the_head_of_a_post(tmp_path: Path) -> None:
     toml = '[coins.CHAIR]\nleaning = ["의자"]\nagainst = ["책상"]\n'
     assert _tags(tmp_path, toml, "의자 아직 들고계신 분") == ["CHAIR"]
@@ -141,6 +157,7 @@ def test_what_a_user_ignores_stays_ignored_when_the_coin_gets_names(tmp_path: Pa
         ("[coins.XYZ]\ntickers = ['old']\n", "coins.XYZ.tickers"),
         ("[coins.XYZ]\nkorean = ''\n", "coins.XYZ.korean"),
         ("[coins.XYZ]\nagainst = [' ']\n", "coins.XYZ.against"),
+        ("[coins.XYZ]\nagainst = ['=']\n", "coins.XYZ.against"),
         ("[coin.XYZ]\nnames = ['가나다']\n", "coin"),
         ("ignore = ['!']\n", "ignore"),
     ],

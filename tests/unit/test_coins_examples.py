@@ -6,6 +6,51 @@ from worker.coins import CoinTagger, load_catalogue
 
 # Each with the symbols that it names.
 NAMED = """
+리플 오른다는 사람들 다 어디갔냐 | XRP
+리플 상장한다는 소문 | XRP
+리플 감사합니다 수익 500만원 | XRP
+리플 트윗 하나에 5% 급등 | XRP
+리플 막 오르네 | XRP
+리플 게시판 분위기 왜이럼 | XRP
+도지 사도 되나요? | DOGE
+도지 몇 층에 물렸냐 | DOGE
+도지 최고가 경신 | DOGE
+비트 박스권 돌파하면 롱 | BTC
+비트 차 팔아서 샀다 | BTC
+솔 가지고 있는 사람? | SOL
+저스트 30원 돌파 | JST
+렌더 4시간봉 상승 | RENDER
+LINK 좀 사자 | LINK
+$LINK 클릭 | LINK
+LINK/USDT 참고 | LINK
+체인링크(LINK) 안내 | LINK
+SOL 오늘 왜이럼 | SOL
+sol 간다 | SOL
+100DOT 샀다 | DOT
+gmx 신고가 | GMX
+리플도지 둘다 물림 | XRP DOGE
+비트도지 | BTC DOGE
+비트이더리플도지 | BTC ETH XRP DOGE
+비트롱이더숏 | BTC ETH
+비트팔고이더샀다 | BTC ETH
+비트팔아서이더샀다 | BTC ETH
+리플팔고도지샀음 | XRP DOGE
+리플에서도지로 갈아탐 | XRP DOGE
+비트에서이더로 | BTC ETH
+이더대신솔라나 | ETH SOL
+비트말고이더 | BTC ETH
+비트코인에서이더리움으로 | BTC ETH
+리플좀 올려라 | XRP
+이더좀 가자 | ETH
+비트좀 | BTC
+비트였으면 벌써 샀지 | BTC
+이더추천 받아요 | ETH
+비트횡보 지겹다 | BTC
+비트이더라고요 | BTC
+비트떡상이더라 | BTC
+비트도지지선 뚫음 | BTC
+비트코인 골드러시 | BTC
+이더냐 비트냐 둘 다 사야되잖아 | ETH BTC
 비트이더리플솔 다 팔았다 | BTC ETH XRP SOL
 비트이더솔 | BTC ETH SOL
 비트랑솔 샀다 | BTC SOL
@@ -338,6 +383,25 @@ SOL 급등 | SOL
 
 # Everyday life in the same words.
 FALSE_FRIENDS = """
+자세한 내용은 아래 LINK 참고
+LINK 클릭하면 가입됨
+신한 SOL 앱 오류
+SOL 트래블 체크카드 발급
+HOT 이슈 모음
+선발 ERA 3.21
+GMT 시간 기준 9시
+AR 안경 출시
+DOT 그래픽
+도지사 선거 나온다
+지금 서울은 몇 도지
+리플 알바 구함
+리플 댓글 달아줘
+이유를 리플보고 알았네 리플이 더 재밌어
+비트박스 챔피언
+비트 박스 배우고 싶다
+비트메인 채굴기 출시
+가스 불 켜놓고 나왔다
+라이터 불 빌려줘
 비트솔루션 채용 공고
 코티솔 수치가 높대
 코스모스 꽃밭 보러 가자

@@ -44,7 +44,8 @@ class Coin:
     words of the coin market. Words in Latin letters count in any case under ``names`` and as written or
     in capitals elsewhere. ``tickers`` are further tickers, former ones too. With
     ``explicit`` the ticker counts only as ``$X``, in a pair or behind the coin's name.
-    ``against`` are words that show the everyday meaning when they stand close by;
+    ``against`` are words that show the everyday meaning when they stand close by, with ``=`` before them
+    only as they are (``=박스`` is not 박스권);
     ``muted`` display names are shown but not looked for.
     """
 
@@ -62,9 +63,11 @@ class Coin:
     muted: frozenset[str] = frozenset()
 
     def spellings(self) -> Iterator[tuple[str, Certainty]]:
-        """Every name with its certainty; the display names are names like others."""
+        """Every name with its certainty; the display names are names like others, the symbol a ticker."""
         unsure = {*self.likely, *self.leaning, *self.ambiguous, *self.common, *self.muted}
-        shown = (name for name in (self.korean, self.english) if _NAME.fullmatch(name))
+        shown = (
+            name for name in (self.korean, self.english) if name != self.symbol and _NAME.fullmatch(name)
+        )
         for name in dict.fromkeys((*shown, *self.names)):
             if name not in unsure:
                 yield name, Certainty.SURE
@@ -185,7 +188,7 @@ def _check(path: Path, symbol: str, entry: _Entry) -> None:
                 f"{ticker!r} is not 1 to 15 capital letters or digits"
             )
     for word in entry.against:
-        if not word.strip():
+        if not word.removeprefix("=").strip():
             raise CatalogueError(f"coin catalogue {path}, key coins.{symbol}.against: an empty word")
 
 

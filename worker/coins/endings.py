@@ -39,6 +39,7 @@ def _one_of(particles: str) -> str:
 PARTICLES = re.compile(f"(?:{_one_of(_PARTICLES)}){{0,3}}")
 STRICT_PARTICLES = re.compile(f"(?:{_one_of(_STRICT)}){{0,2}}")
 SHORT_PARTICLES = re.compile(f"(?:{_one_of(_SHORT)})?")
+PLAIN_PARTICLES = tuple(_PLAIN.split())
 PLAIN_PARTICLE = re.compile(f"(?:{_one_of(_PLAIN)})?")
 
 

@@ -102,10 +102,15 @@ def _tickers(catalogue: Catalogue) -> dict[str, Ticker]:
             tickers[former.lower()] = Ticker(coin.symbol, former, Certainty.SURE, Certainty.AMBIGUOUS)
     # Symbols come after the former tickers of others: BTC is never somebody's alias.
     for coin in catalogue:
-        capitals = None if coin.explicit else Certainty.SURE
+        capitals = None if coin.explicit else _certainty_of_ticker(coin)
         other_case = None if coin.explicit or len(coin.symbol) < 3 else Certainty.AMBIGUOUS
         tickers[coin.symbol.lower()] = Ticker(coin.symbol, coin.symbol, capitals, other_case)
     return tickers
+
+
+def _certainty_of_ticker(coin: Coin) -> Certainty:
+    """LINK is a word, too, where a name of the coin is one, so that words may speak against it."""
+    return Certainty.LIKELY if coin.leaning or coin.ambiguous or coin.common else Certainty.SURE
 
 
 def _by_first(

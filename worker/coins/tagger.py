@@ -138,7 +138,7 @@ class CoinTagger:
         ending = _korean_at(text, mention.word_end)
         if not self._korean.is_ending(ending, mention.certainty):
             return None
-        mention.glued = bool(ending) and self._korean.is_tail(ending, mention.certainty)
+        mention.glued |= bool(ending) and self._korean.is_tail(ending, mention.certainty)
         mention.word_end += len(ending)
         return mention
 

@@ -46,7 +46,10 @@ class TickerReader:
             if word in _ACRONYMS:
                 return None
             return Mention(start, end, end, ticker.symbol, Certainty.AMBIGUOUS, Found.UNSURE_TICKER)
-        return _plain(start, end, word, ticker)
+        mention = _plain(start, end, word, ticker)
+        if mention is not None and mention.certainty is Certainty.LIKELY and _is_bracketed(text, start, end):
+            mention.certainty = Certainty.SURE
+        return mention
 
     def _pair(self, text: str, start: int, end: int, word: str) -> Mention | None:
         """KRW-BTC and BTC-ETH name the coin last, BTC/KRW and BTC-USDT first."""
@@ -78,7 +81,10 @@ class TickerReader:
                 return _marked(start, end, suffix.end() if suffix else end, ticker)
         amount = _AMOUNT.fullmatch(word)
         ticker = self._tickers.get(amount["base"].lower()) if amount else None
-        return _plain(start, end, amount["base"], ticker) if amount and ticker else None
+        mention = _plain(start, end, amount["base"], ticker) if amount and ticker else None
+        if mention is not None:
+            mention.glued = mention.certainty <= Certainty.LIKELY
+        return mention
 
     def _base(self, word: str, shortest: int) -> Ticker | None:
         """The longest known base of a pair in one word, or of a contract of a thousand."""
@@ -111,7 +117,7 @@ def _plain(start: int, end: int, word: str, ticker: Ticker) -> Mention | None:
     certainty = ticker.capitals if capitals else ticker.other_case
     if certainty is None:
         return None
-    found = Found.TICKER if certainty is Certainty.SURE else Found.UNSURE_TICKER
+    found = Found.TICKER if certainty <= Certainty.LIKELY else Found.UNSURE_TICKER
     return Mention(start, end, end, ticker.symbol, certainty, found)
 
 

@@ -7,7 +7,7 @@ from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 
-from worker.coins.endings import PLAIN_PARTICLE
+from worker.coins.endings import PLAIN_PARTICLE, PLAIN_PARTICLES
 
 _FILE = Path(__file__).with_name("context_words.toml")
 # 개쏜다, 안쳐다본다, 다팔았다: what makes a word of trading stronger, or denies it.
@@ -28,6 +28,8 @@ _STRENGTHENING = (
     "너무",
     "다시",
 )
+# Endings of verbs: a verb is looked for at the start of a word only, or 타고 would speak in 갈아타고.
+_VERBAL = tuple("아어려여겨러고면는니던린힌르았었")
 _CACHED = 1 << 16
 
 
@@ -43,13 +45,18 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The lists; ``starts`` by the first two letters, longest first."""
+    """The lists; ``starts`` by the first two letters, longest first.
+
+    ``trading``: words of the market, of prices and trades that may be glued to a name, of two syllables
+    and more.
+    """
 
     exact: Mapping[str, Kind]
     starts: Mapping[str, Sequence[tuple[str, Kind]]]
     tails: Sequence[str]
     noun_tails: Sequence[str]
     last_tails: Sequence[str]
+    trading: Sequence[str]
     false_friends: Sequence[str]
 
 
@@ -67,8 +74,19 @@ def vocabulary() -> Vocabulary:
                 starts.setdefault(word[:2], []).append((word, kind))
     for candidates in starts.values():
         candidates.sort(key=lambda candidate: -len(candidate[0]))
+    trading = [
+        word
+        for word in (*lists["market"], *lists["motion"])
+        if len(word) > 1 and "가" <= word[0] <= "힣" and word.isalnum() and word not in lists["no_tails"]
+    ]
     return Vocabulary(
-        exact, starts, lists["tails"], lists["noun_tails"], lists["last_tails"], lists["false_friends"]
+        exact,
+        starts,
+        lists["tails"],
+        lists["noun_tails"],
+        lists["last_tails"],
+        trading,
+        lists["false_friends"],
     )
 
 
@@ -106,19 +124,24 @@ def _is_past_stem(syllable: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """Words that give a name its everyday meaning; those of one syllable stand for themselves only."""
+    """Words that give a name its everyday meaning.
 
-    longer: tuple[str, ...]
-    syllables: frozenset[str]
+    ``starts``: what a word may begin with. ``nouns``: what it may end with. ``whole``: words that count
+    only as they are, with particles: those of one syllable, and those marked with ``=``.
+    """
+
+    starts: tuple[str, ...]
+    nouns: tuple[str, ...]
+    whole: frozenset[str]
 
     @classmethod
     def of(cls, words: Sequence[str]) -> "Against":
-        """Sort the words by their length."""
-        longer = tuple(word for word in words if len(word) > 1)
-        return cls(longer, frozenset(words).difference(longer))
+        """Sort the words of a coin by how they count."""
+        starts = tuple(word for word in words if len(word) > 1 and not word.startswith("="))
+        nouns = tuple(word for word in starts if not word.endswith(_VERBAL))
+        alone = {word.removeprefix("=") for word in words}.difference(starts)
+        return cls(starts, nouns, frozenset(word + end for word in alone for end in ("", *PLAIN_PARTICLES)))
 
     def speaks(self, word: str) -> bool:
         """Whether a word near the name is one of them."""
-        if word.startswith(self.longer) or word.endswith(self.longer):
-            return True
-        return word[0] in self.syllables and PLAIN_PARTICLE.fullmatch(word, 1) is not None
+        return word in self.whole or word.startswith(self.starts) or word.endswith(self.nouns)
