@@ -35,7 +35,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[CryptoTrainConfig]:
 
     def run(asked: CryptoTrainConfig, _: Console) -> dict[str, dict[str, float]]:
         runs.append(asked)
-        asked.out.mkdir()
+        assert asked.out.is_dir()
         lower = 0.1 if asked.init is None else 0.0
         return {name: {"senti": 0.6 - lower, "act": 0.7, "emo": 0.5} for name in asked.leave_out}
 
@@ -51,7 +51,9 @@ def test_every_register_is_judged_by_a_run_that_never_saw_it_and_no_run_is_made_
     config: AblationConfig, runs: list[CryptoTrainConfig]
 ) -> None:
     console = Console(file=io.StringIO())
+    (config.out / "run").mkdir(parents=True)
     found = ablate(config, console)
+    assert [folder.name for folder in config.out.iterdir() if folder.is_dir()] == ["run"], "one's own stays"
 
     assert len(runs) == 3 * len(ablation.BY_DEFAULT)
     of_each = [runs[start :: len(ablation.BY_DEFAULT)] for start in range(len(ablation.BY_DEFAULT))]

@@ -10,7 +10,7 @@ import pytest
 
 from worker.training.background import RELEVANCE, load_background
 from worker.training.examples import Example
-from worker.training.public import PublicDataError
+from worker.training.public import FILES, INTENTS, PublicDataError, load_public
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "3i4k_intent": [
@@ -67,3 +67,61 @@ def test_a_missing_set_is_named(folder: Path) -> None:
     (folder / "kote.jsonl.gz").unlink()
     with pytest.raises(PublicDataError, match="kote"):
         load_background(folder)
+
+
+KOTE = [f"emotion {n}" for n in range(44)]
+PUBLIC: dict[str, list[dict[str, Any]]] = {
+    "nsmc_rating": [{"text": "좋다", "rating": 10}],
+    "kote": [{"text": "글", "labels": KOTE}],
+    "kocohub_hate": [{"text": "글", "hate": "none"}],
+    "kmhas": [{"text": "글", "labels": ["not_hate_speech"]}, {"text": "글", "labels": ["age"]}],
+    "apeach_hate": [{"text": "글", "hate": 0}],
+    "curse_detection": [{"text": "글", "curse": 1}],
+    "malicious_comments": [{"text": "글", "malicious": 1}],
+    "3i4k_intent": [{"text": "글", "label": "command"}],
+    "kocasm_sarcasm": [{"text": "글 #비꼼", "sarcasm": 1}, {"text": "#비꼼", "sarcasm": 1}],
+}
+
+
+def _write_public(folder: Path, **changed: dict[str, Any]) -> Path:
+    for name, rows in PUBLIC.items():
+        with gzip.open(folder / f"{name}.jsonl.gz", "wt", encoding="utf-8") as out:
+            all_rows = [*rows, changed[name]] if name in changed else rows
+            out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in all_rows)
+    return folder
+
+
+def test_public_rows_become_targets_of_the_helper_heads(tmp_path: Path) -> None:
+    targets = [example.targets for example in load_public(_write_public(tmp_path))]
+    hate = [{"aux_hate": (degree,)} for degree in (0.0, 0.0, 1.0, 0.0, 1.0, 1.0)]
+    feeling = {"aux_feeling": (1.0,) * 44}
+    last = [{"aux_intent": INTENTS.index("command")}, {"aux_irony": 1}]
+    assert targets == [{"aux_rating": 0}, feeling, feeling, *hate, *last]
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "reason"),
+    [
+        ("nsmc_rating", {"text": "글", "rating": 0}, "2: rating is 0, expected 1 to 10"),
+        ("nsmc_rating", {"text": "글", "rating": 11}, "2: rating is 11"),
+        ("nsmc_rating", {"text": "글"}, "2: lacks 'rating'"),
+        ("kote", {"text": "글", "labels": [3]}, "2: labels is"),
+        ("kocohub_hate", {"text": "글", "hate": "HATE"}, "2: hate is 'HATE', expected one of none"),
+        ("kmhas", {"text": "글", "labels": [8]}, "3: labels is .* expected a list of names"),
+        ("apeach_hate", {"text": "글", "hate": "yes"}, "2: hate is 'yes', expected 0 to 1"),
+        ("3i4k_intent", {"text": "글", "label": 3}, "2: label is 3, expected one of fragment"),
+        ("kocasm_sarcasm", {"text": None, "sarcasm": 1}, "3: text is None, expected a text"),
+    ],
+)
+def test_a_public_row_that_cannot_be_used_is_named(
+    tmp_path: Path, name: str, row: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(PublicDataError, match=rf"{name}\.jsonl\.gz:{reason}"):
+        load_public(_write_public(tmp_path, **{name: row}))
+
+
+def test_all_missing_sets_are_named_before_any_is_read(tmp_path: Path) -> None:
+    for name in FILES[2:]:
+        (tmp_path / f"{name}.jsonl.gz").touch()
+    with pytest.raises(PublicDataError, match=r"lacks nsmc_rating\.jsonl\.gz, kote\.jsonl\.gz;"):
+        load_public(tmp_path)

@@ -6,6 +6,7 @@ import pytest
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS
 from tests.unit.training_toys import toy_rows
 from worker.inference.config import KbertConfig
+from worker.training import evaluate
 from worker.training.compare import MEASURES, compare
 from worker.training.datasets import LabelledText
 from worker.training.evaluate import report
@@ -81,6 +82,7 @@ def test_calibration_is_told_before_and_after_the_temperature(judged: CryptoRepo
     assert judged.action.calibration_error_before == pytest.approx(judged.action.calibration_error, abs=1e-4)
     assert [one.threshold for one in judged.emotions.values()] == KBERT.emo_threshold
     assert "at temperature 2.000" in judged.text()
+    assert f"(perfectly calibrated {head.calibration_error_by_chance:.3f})" in judged.text()
     assert "threshold 0.70" in judged.text()
 
 
@@ -93,8 +95,6 @@ def test_measures_have_intervals_that_hold_them(judged: CryptoReport) -> None:
     for value, (low, high) in pairs:
         assert low <= value <= high
     assert all(high > low for one, (low, high) in pairs if 0 < one < 1)
-    heads = (judged.sentiment, judged.action)
-    assert all(head.calibration_interval[0] < head.calibration_interval[1] for head in heads)
 
 
 def test_the_interval_of_a_rank_correlation_is_that_of_ranking_each_draw(judged: CryptoReport) -> None:
@@ -102,6 +102,16 @@ def test_the_interval_of_a_rank_correlation_is_that_of_ranking_each_draw(judged:
     one, two = truth.scores[:, 0], said.scores[:, 0]
     expected = bootstrap(lambda rows: rank_correlation(one[rows], two[rows]), TEXTS)
     assert judged.scores["certainty"].rank_interval == pytest.approx(expected)
+
+
+def test_what_a_baseline_learns_from_is_looked_for_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluate, "EXTRA", ())
+    monkeypatch.setattr(evaluate, "add_extra", lambda *_: pytest.fail("near-duplicates were looked for"))
+    judged = evaluate.chosen_texts([])
+    assert judged.rows
+    assert judged.taught == []
 
 
 def test_a_text_of_any_length_is_in_a_group(judged: CryptoReport) -> None:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from schemas.labels import ACTIONS, SENTIMENTS
 from tests.unit.training_toys import row, toy_rows, write_base, write_jsonl
+from worker.errors import ConfigurationError
 from worker.inference.config import parse_kbert
 from worker.inference.load import load_model
 from worker.training.crypto import CryptoTrainConfig, train
@@ -238,6 +239,67 @@ def test_a_register_left_out_is_the_test_part() -> None:
     judged = {r.text for r in divide(rows).test}
     assert parts.train
     assert judged.isdisjoint(r.text for r in (*parts.train, *parts.validation))
+
+
+def test_what_is_close_to_a_register_left_out_is_not_learned() -> None:
+    rows = [r.model_copy(update={"file": "b"}) for r in toy_rows(60)]
+    learned = divide(rows).train[0]
+    close = learned.model_copy(update={"text": f"{learned.text}!!", "file": "a"})
+    parts = divide([*rows, close], ["a"])
+    assert parts.test == [close]
+    assert learned not in (*parts.train, *parts.validation)
+    whole = divide(rows)
+    later = add_extra(whole, [close], ["a"])
+    assert later.test == [*whole.test, close]
+    assert learned in whole.train
+    assert learned not in later.train
+
+
+def test_a_finished_epoch_is_not_made_again(base: Path, tmp_path: Path) -> None:
+    examples = [row.example() for row in toy_rows(24)]
+    first, read = toy_stage(base, tmp_path)
+    first.run(lambda _e, _r: examples, read, stop_after=4)
+    again, read = toy_stage(base, tmp_path)
+    assert again.resume()
+    made: list[int] = []
+
+    def epoch_of(epoch: int, _rng: Any) -> Any:
+        made.append(epoch)
+        return examples
+
+    again.run(epoch_of, read)
+    assert made == [1]
+    weights = again.model.state_dict()
+    # What is left of a finished stage is its result.
+    assert again.state_file.stat().st_size < 1.5 * sum(4 * value.numel() for value in weights.values())
+    last, read = toy_stage(base, tmp_path)
+    assert last.resume()
+    assert last.run(epoch_of, read).state_dict().keys() == weights.keys()
+    assert made == [1]
+    torch.testing.assert_close(last.model.state_dict(), weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("write failed")])
+def test_a_full_disk_is_one_sentence(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    stage, _ = toy_stage(base, tmp_path)
+
+    def full(_content: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ConfigurationError, match=r"--out .*: cannot be written \(.*\): free space"):
+        stage.save()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_out_that_is_a_file_is_one_sentence(base: Path, tmp_path: Path) -> None:
+    settings = config(base, tmp_path)
+    settings.out.touch()
+    with pytest.raises(ConfigurationError, match=r"--out .*run: cannot be written"):
+        train(settings)
 
 
 def test_splices_carry_the_opinion_of_the_baseline() -> None:

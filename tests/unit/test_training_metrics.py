@@ -7,6 +7,7 @@ from worker.training.calibration import THRESHOLDS, fit_temperature, fit_thresho
 from worker.training.metrics import (
     bootstrap,
     calibration_error,
+    calibration_error_by_chance,
     confusion,
     macro_f1,
     multilabel_f1,
@@ -46,6 +47,17 @@ def test_calibration_error_of_known_cases() -> None:
     sure = np.array([[1.0, 0.0]] * 4)
     assert calibration_error(sure, np.array([0, 0, 0, 0])) == pytest.approx(0.0)
     assert calibration_error(sure, np.array([0, 0, 1, 1])) == pytest.approx(0.5)
+
+
+def test_a_perfectly_calibrated_model_has_an_error_that_falls_with_the_texts() -> None:
+    rng = np.random.default_rng(2)
+    probabilities = softmax(rng.normal(0, 1, (2000, 5)))
+    truth = np.array([rng.choice(5, p=p) for p in probabilities])
+    by_chance = calibration_error_by_chance(probabilities)
+    assert by_chance == calibration_error_by_chance(probabilities)
+    assert 0.5 * by_chance < calibration_error(probabilities, truth) < 2 * by_chance
+    assert calibration_error_by_chance(probabilities[:200]) > 2 * by_chance
+    assert calibration_error_by_chance(np.eye(5)) == 0.0
 
 
 def test_bootstrap_interval_holds_the_mean_and_is_repeatable() -> None:

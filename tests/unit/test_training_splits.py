@@ -1,7 +1,9 @@
+import hashlib
 import random
+import time
 
 from worker.training.datasets import PACKAGED, load_labelled
-from worker.training.splits import near_duplicate_groups, split
+from worker.training.splits import NEAR, _trigrams, canonical, near_duplicate_groups, split
 
 TEXTS = [row.text for row in load_labelled(PACKAGED[0])]
 
@@ -36,3 +38,33 @@ def test_shares_are_as_promised() -> None:
     parts = split(TEXTS)
     assert 0.08 < parts.count("test") / len(parts) < 0.12
     assert 0.06 < parts.count("validation") / len(parts) < 0.10
+
+
+def test_the_packaged_texts_are_split_as_ever() -> None:
+    lines = "\n".join(f"{part} {text}" for text, part in zip(TEXTS, split(TEXTS), strict=True))
+    found = hashlib.sha256(lines.encode()).hexdigest()
+    assert found == "a32e425a579acd561a629b04ceaca68490d7978e02720ff242b6729ed1bcc021"
+
+
+def test_every_near_pair_shares_a_group() -> None:
+    rng = random.Random(4)
+    texts = ["".join(rng.choices("가나다", k=rng.randint(1, 14))) for _ in range(250)]
+    groups = near_duplicate_groups(texts)
+    grams = [_trigrams(canonical(text)) for text in texts]
+    near = [
+        (i, j)
+        for i, one in enumerate(grams)
+        for j, two in enumerate(grams[:i])
+        if len(one & two) >= NEAR * len(one | two)
+    ]
+    assert near
+    assert all(groups[i] == groups[j] for i, j in near)
+
+
+def test_long_texts_of_common_words_take_no_pairwise_time() -> None:
+    rng = random.Random(5)
+    common = "".join(chr(0xAC00 + n) for n in range(60))
+    texts = [common + "".join(chr(0xAC00 + rng.randrange(11_000)) for _ in range(140)) for _ in range(1_500)]
+    start = time.process_time()
+    assert len(set(near_duplicate_groups(texts))) == len(texts)
+    assert time.process_time() - start < 5

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -133,10 +134,14 @@ def test_a_run_takes_over_masked_language_modelling_alone(base: Path, tmp_path: 
         train(replace(frozen, init=first.out, layers=1, out=tmp_path / "fourth"))
 
 
-def test_a_run_is_not_taken_up_with_other_texts_or_stages(base: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_taken_up_with_other_texts_or_stages(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = config(base, tmp_path)
     train(done)
+    assert "finished" not in capsys.readouterr().out
     assert train(done).is_dir()
+    assert "crypto: finished at step" in capsys.readouterr().out
     other = write_jsonl(toy_rows(90), tmp_path / "other.jsonl")
     with pytest.raises(StateMismatchError, match=r"crypto.state.pt was written .*\(data\)"):
         train(replace(done, data=(other,)))
@@ -299,6 +304,110 @@ def test_a_config_that_transformers_cannot_take_is_refused(
     (tmp_path / "config.json").write_text(json.dumps(config_file | change), encoding="utf-8")
     with pytest.raises(ConfigurationError, match=f"{reason}.*: --base takes"):
         load_encoder(tmp_path, 2, 0.0, 32)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.bert.", "bert."])
+def test_weights_under_other_prefixes_and_wrapped_are_read(base: Path, tmp_path: Path, prefix: str) -> None:
+    shutil.copy(base / "config.json", tmp_path)
+    weights = load_file(base / "model.safetensors")
+    state = {f"{prefix}{name}": value for name, value in weights.items()}
+    torch.save({"state_dict": state, "model_name": "toy"}, tmp_path / "pytorch_model.bin")
+    found = load_encoder(tmp_path, 2, 0.0, 64).state_dict()
+    torch.testing.assert_close(found, load_encoder(base, 2, 0.0, 64).state_dict(), rtol=0, atol=0)
+    name = "encoder.layer.1.output.dense.weight"
+    torch.testing.assert_close(found[name], weights[name], rtol=0, atol=0)
+
+
+def test_weights_of_other_names_are_refused(base: Path, tmp_path: Path) -> None:
+    shutil.copy(base / "config.json", tmp_path)
+    weights = load_file(base / "model.safetensors")
+    whole = tmp_path / "model.safetensors"
+    save_file({name: value for name, value in weights.items() if "layer.1." not in name}, whole)
+    with pytest.raises(ConfigurationError, match=r"lack encoder\.layer\.1\..* and 13 more: --base takes"):
+        load_encoder(tmp_path, 2, 0.0, 64)
+    assert load_encoder(tmp_path, 1, 0.0, 64).config.num_hidden_layers == 1
+    save_file({f"encoder_{name}": value for name, value in weights.items()}, whole)
+    with pytest.raises(ConfigurationError, match="lack embeddings"):
+        load_encoder(tmp_path, 2, 0.0, 64)
+    save_file({**weights, "head_senti.weight": torch.zeros(5, 32)}, whole)
+    with pytest.raises(ConfigurationError, match="heads of a finished model, and its config"):
+        load_encoder(tmp_path, 2, 0.0, 64)
+
+
+def test_reading_an_encoder_draws_no_random_numbers(base: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    load_encoder(base, 2, 0.0, 32)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_refused_run_leaves_the_vocabulary_of_the_stages(base: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "chatter.txt"
+    plain.write_text("오늘 비트 간다\n" * 8, encoding="utf-8")
+    done = replace(config(base, tmp_path), mlm=(plain,))
+    train(done)
+    before = (done.out / "tokenizer.json").read_bytes()
+    rows = [*toy_rows(60), row("쀍 쀍 쀍 가즈아", "buy", "strong_pos"), row("쀍 탑승", "buy", "strong_pos")]
+    with pytest.raises(StateMismatchError, match="vocabulary"):
+        train(replace(done, data=(write_jsonl(rows, tmp_path / "b.jsonl"),)))
+    assert (done.out / "tokenizer.json").read_bytes() == before
+    assert not list(done.out.glob("mlm.state.pt"))
+
+
+def test_a_run_broken_off_after_its_masked_stage_ends_as_an_unbroken_one(base: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "chatter.txt"
+    plain.write_text("오늘 비트 간다\n" * 8, encoding="utf-8")
+    settings = replace(config(base, tmp_path), mlm=(plain,))
+    whole = load_file(train(settings) / "model.safetensors")
+    shutil.rmtree(settings.out / "model")
+    (settings.out / "crypto.state.pt").unlink()
+    again = load_file(train(settings) / "model.safetensors")
+    torch.testing.assert_close(again, whole, rtol=0, atol=0)
+
+
+def test_a_run_does_not_write_over_its_base(tmp_path: Path) -> None:
+    run = write_base(tmp_path / "run")
+    for base in (run, write_base(run / "model")):
+        with pytest.raises(ConfigurationError, match=rf"--out {run} would write over --base {base}"):
+            train(config(base, tmp_path))
+
+
+def test_background_and_replay_are_read_only_where_they_are_mixed_in(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def load(_folder: Path, name: str) -> list[Example]:
+        read.append(name)
+        return []
+
+    for name in ("background", "public"):
+        monkeypatch.setattr(f"worker.training.{name}.load_{name}", partial(load, name=name))
+    start = replace(config(base, tmp_path), public=tmp_path)
+    plain = replace(start, rounds=(replace(start.rounds[0], background=0, replay=0),))
+    train(plain)
+    assert read == ["public"]
+    train(replace(start, out=tmp_path / "mixed"))
+    assert read == ["public", "background", "public"]
+
+
+@pytest.mark.parametrize(("size", "rate", "splices"), [(384, 1e-4, 4000), (768, 2e-5, 0)])
+def test_a_finished_model_goes_on_at_the_rate_of_its_size(
+    tmp_path: Path, size: int, rate: float, splices: int
+) -> None:
+    said = {"hidden_size": size, "kbert": {"head_set": "crypto", "pooling": "mean"}}
+    (tmp_path / "config.json").write_text(json.dumps(said), encoding="utf-8")
+    settings = CryptoTrainConfig.for_encoder(tmp_path, tmp_path / "out")
+    assert [(part.rate, part.splices, part.epochs) for part in settings.rounds] == [(rate, splices, 3)]
+    assert settings.pooling == "mean"
+    with pytest.raises(ConfigurationError, match=r"is a finished model, .*: leave --init out"):
+        (tmp_path / "tokenizer.json").touch()
+        (tmp_path / "public.pt").touch()
+        train(replace(config(tmp_path, tmp_path), init=tmp_path))
+    said["kbert"] = {"head_set": "traffic"}
+    (tmp_path / "config.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="holds a finished traffic model: --base takes"):
+        CryptoTrainConfig.for_encoder(tmp_path, tmp_path / "out")
 
 
 def test_damaged_weights_are_refused(base: Path, tmp_path: Path) -> None:

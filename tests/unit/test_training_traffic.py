@@ -7,19 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tests.fake_model import FakeModel
 from tests.unit.training_toys import FILLERS, WORDS, write_base
+from worker.commands.models import train_app
 from worker.errors import ConfigurationError
 from worker.inference.load import load_model
+from worker.training import traffic
 from worker.training.article_briefs import brief, fill
 from worker.training.article_views import cut, polite, sentences, view
 from worker.training.articles import PACKAGED_ARTICLES, Article, load_articles, split_articles
 from worker.training.datasets import DatasetError
+from worker.training.model import load_encoder
 from worker.training.provenance import StateMismatchError
 from worker.training.splits import near_duplicate_groups
 from worker.training.traffic import TrafficTrainConfig, train_traffic
 from worker.training.traffic_evaluate import ArticleBaseline, evaluate_traffic, table
+from worker.training.traffic_model import read_checkpoint
 
 
 def _toys(count: int) -> list[Article]:
@@ -82,7 +87,12 @@ def test_articles_of_one_title_are_two_and_of_one_body_as_well_one(tmp_path: Pat
     assert load_articles([file]) == [first, second]
 
 
-@pytest.mark.parametrize("articles", [_toys(3), _toys(40)[::2]], ids=["few", "of one label"])
+_FEW_NEGATIVE = [*_toys(120)[::2], *_toys(120)[1:8:2]]
+
+
+@pytest.mark.parametrize(
+    "articles", [_toys(3), _toys(40)[::2], _FEW_NEGATIVE], ids=["few", "of one label", "few negative"]
+)
 def test_too_few_articles_are_refused_before_any_work(tmp_path: Path, articles: list[Article]) -> None:
     data = _write(articles, tmp_path / "few.jsonl")
     message = f"--data: of {len(articles)} articles"
@@ -175,6 +185,59 @@ def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
     (base / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"tokenizer\.json is not a tokenizer"):
         _train(tmp_path, base=base)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"width": 48}, "2 layers of hidden size 48, and --base gives 2 of 32"),
+        ({"layers": 1}, "1 layers of hidden size 32, and --base gives 2 of 32"),
+        ({"layers": 3}, "3 layers of hidden size 32, and --base gives 2 of 32"),
+    ],
+)
+def test_a_start_of_another_shape_is_refused(tmp_path: Path, shape: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        _train(tmp_path, init=write_base(tmp_path / "other", **shape))
+
+
+def test_pooling_and_prefix_are_those_of_the_start(tmp_path: Path) -> None:
+    init = write_base(tmp_path / "init")
+    assert TrafficTrainConfig.going_on(init, tmp_path, init=init).pooling == "cls"
+    said = json.loads((init / "config.json").read_text("utf-8"))
+    said["kbert"] = {"pooling": "mean", "text_prefix": "query: "}
+    (init / "config.json").write_text(json.dumps(said), encoding="utf-8")
+    kept = TrafficTrainConfig.going_on(init, tmp_path, init=init)
+    assert (kept.pooling, kept.text_prefix) == ("mean", "query: ")
+    assert TrafficTrainConfig.going_on(init, tmp_path, init=init, pooling="cls").pooling == "cls"
+
+
+def test_the_command_passes_on_what_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TrafficTrainConfig] = []
+
+    def trained(given: TrafficTrainConfig) -> Path:
+        asked.append(given)
+        return given.out
+
+    monkeypatch.setattr(traffic, "train_traffic", trained)
+    monkeypatch.setattr("worker.commands.models._need_training_packages", lambda: None)
+    command = ["traffic", "--base", str(tmp_path), "--out", str(tmp_path)]
+    for options in ([], ["--threads", "1", "--pooling", "mean", "--prefix", "query: "]):
+        result = CliRunner().invoke(train_app, [*command, *options])
+        assert result.exit_code == 0, result.output
+    assert asked[0] == TrafficTrainConfig(tmp_path, tmp_path)
+    assert (asked[1].threads, asked[1].pooling, asked[1].text_prefix) == (1, "mean", "query: ")
+
+
+def test_the_weights_of_a_sharded_encoder_are_read(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base")
+    whole = read_checkpoint(base)
+    weights = base / "model.safetensors"
+    shard = "model-00001-of-00001.safetensors"
+    weights.rename(base / shard)
+    index = {"weight_map": dict.fromkeys(whole, shard)}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    assert read_checkpoint(base).keys() == whole.keys()
+    assert load_encoder(base, 2, 0.0, 64).config.num_hidden_layers == 2
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -49,7 +49,7 @@ def write_jsonl(rows: list[LabelledText], path: Path) -> Path:
     return path
 
 
-def write_base(folder: Path) -> Path:
+def write_base(folder: Path, width: int = 32, layers: int = 2) -> Path:
     """A random BERT of two layers, 32 wide, with a Unigram tokenizer of the toy words."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -68,8 +68,8 @@ def write_base(folder: Path) -> Path:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(pieces),
-        hidden_size=32,
-        num_hidden_layers=2,
+        hidden_size=width,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,

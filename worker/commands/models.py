@@ -30,14 +30,18 @@ def train_crypto(
     out: Annotated[Path, typer.Option(help="Where the model, its curves and its state go.")],
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="JSONL or CSV by the labelling guide; the packaged set where absent."),
+        typer.Option(
+            help="JSONL or CSV by the labelling guide, once for each file; the packaged set where absent."
+        ),
     ] = None,
     public: Annotated[
         Path | None, typer.Option(help="Directory of public sets for the intermediate stage.")
     ] = None,
     mlm: Annotated[
         list[Path] | None,
-        typer.Option(help="Unlabelled texts, for masked-language modelling before all else."),
+        typer.Option(
+            help="Unlabelled texts, for masked-language modelling before all else; once for each file."
+        ),
     ] = None,
     init: Annotated[
         Path | None, typer.Option(help="--out of an earlier run whose stages before the labels are kept.")
@@ -45,7 +49,8 @@ def train_crypto(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DIR_OR_HUB_ID", help="Crypto model to learn from as well; OWNER/NAME@REVISION pins it."
+            metavar="DIR_OR_HUB_ID",
+            help="Crypto model to learn from as well, once for each; OWNER/NAME@REVISION pins it.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name in the signals.")] = None,
@@ -70,7 +75,8 @@ def train_crypto(
         int | None, typer.Option(min=0, help="Epochs without a better one before a round ends; 0: all.")
     ] = None,
     leave_out: Annotated[
-        list[str] | None, typer.Option(metavar="REGISTER", help="Kept out of training, and judged on.")
+        list[str] | None,
+        typer.Option(metavar="REGISTER", help="Kept out of training, and judged on; once for each."),
     ] = None,
     threads: Threads = None,
     seed: Annotated[int | None, typer.Option()] = None,
@@ -156,7 +162,9 @@ def train_traffic(
     out: Annotated[Path, typer.Option(help="Where the model and the training curve go.")],
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="JSONL with title, body and label 0 or 1; the packaged set where absent."),
+        typer.Option(
+            help="JSONL with title, body and label 0 or 1, once for each file; the packaged set where absent."
+        ),
     ] = None,
     public: Annotated[Path | None, typer.Option(help="Directory of public sets, for --background.")] = None,
     init: Annotated[
@@ -165,8 +173,13 @@ def train_traffic(
     name: Annotated[str, typer.Option(help="Name in the signals.")] = "kbert-traffic",
     layers: Annotated[int, typer.Option(min=1, help="First layers that are kept; all by default.")] = 1_000,
     max_length: Annotated[int, typer.Option(min=16, max=512, help="Tokens.")] = 512,
-    pooling: Annotated[Literal["cls", "mean"], typer.Option(help="What the pooler reads.")] = "cls",
-    prefix: Annotated[str, typer.Option(help="Put before each text.")] = "",
+    pooling: Annotated[
+        Literal["cls", "mean"] | None,
+        typer.Option(help="What the pooler reads; that of --init, else cls."),
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Put before each text; that of --init, else none.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 5,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 2e-5,
     batch: Annotated[int, typer.Option(min=1)] = 16,
@@ -183,6 +196,7 @@ def train_traffic(
     average: Annotated[
         float, typer.Option(min=0, max=0.9999, help="Decay of averaged weights; 0: off.")
     ] = 0.0,
+    threads: Threads = None,
     seed: Annotated[int, typer.Option()] = 42,
 ) -> None:
     """Fine-tune the traffic classifier; the defaults are the published recipe for BERT-base."""
@@ -192,19 +206,18 @@ def train_traffic(
     from worker.training.traffic import TrafficTrainConfig
     from worker.training.traffic import train_traffic as train_model
 
+    given = {"pooling": pooling, "text_prefix": prefix}
     print(
         train_model(
-            TrafficTrainConfig(
-                base=base,
-                out=out,
+            TrafficTrainConfig.going_on(
+                base,
+                out,
                 data=tuple(data or PACKAGED_ARTICLES),
                 public=public,
                 init=init,
                 name=name,
                 layers=layers,
                 max_length=max_length,
-                pooling=pooling,
-                text_prefix=prefix,
                 epochs=epochs,
                 rate=rate,
                 batch=batch,
@@ -213,7 +226,9 @@ def train_traffic(
                 background=background,
                 smoothing=smoothing,
                 average=average,
+                threads=threads,
                 seed=seed,
+                **{key: value for key, value in given.items() if value is not None},
             )
         )
     )

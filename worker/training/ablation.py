@@ -7,8 +7,8 @@ about the same number of steps, a thirtieth of the recipe's, and the same sample
 import gzip
 import json
 import random
-import shutil
 import statistics
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from worker.training.metrics import macro_f1
 from worker.training.mixture import Round
 from worker.training.parts import add_extra, divide
 from worker.training.predictions import Truth
-from worker.training.provenance import MODEL, PUBLIC_SETS, check, digest, digest_of_folder
+from worker.training.provenance import MODEL, PUBLIC_SETS, check, digest, digest_of_folder, writing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,8 +115,9 @@ def ablate(config: AblationConfig, console: "Console") -> dict[str, Any]:
         StateMismatchError: ``out`` holds scores of another encoder, public folder, earlier run or texts.
     """
     runs = _chosen(config.only)
-    config.out.mkdir(parents=True, exist_ok=True)
-    further = _sample(config)
+    with writing(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
+        further = _sample(config)
     made_from = _made_from(config, further)
     found: dict[str, Scores] = {}
     for seed, registers in LEFT_OUT.items():
@@ -130,7 +131,9 @@ def ablate(config: AblationConfig, console: "Console") -> dict[str, Any]:
                     if change is None
                     else _scores(config, change, seed, further, console)
                 )
-                stored.write_text(json.dumps({"made_from": made_from, "scores": scores}), encoding="utf-8")
+                with writing(config.out):
+                    text = json.dumps({"made_from": made_from, "scores": scores})
+                    stored.write_text(text, encoding="utf-8")
             content = json.loads(stored.read_text(encoding="utf-8"))
             check(stored, content.get("made_from", {}), made_from)
             found.setdefault(name, {}).update(content["scores"])
@@ -173,11 +176,9 @@ def _sample(config: AblationConfig) -> _Further:
 def _scores(
     config: AblationConfig, change: Change, seed: int, further: _Further, console: "Console"
 ) -> Scores:
-    folder = config.out / "run"
-    shutil.rmtree(folder, ignore_errors=True)
     whole = CryptoTrainConfig.for_encoder(
         config.base,
-        folder,
+        config.out,
         public=config.public,
         init=config.init,
         extra=(further.both,),
@@ -189,9 +190,10 @@ def _scores(
     changed = change(whole, further)
     texts = [row for row in load_all((*changed.data, *changed.extra)) if row.file not in changed.leave_out]
     rounds = tuple(replace(part, epochs=_epochs(part, len(texts), config.steps)) for part in changed.rounds)
-    scores = scores_by_register(replace(changed, rounds=rounds), console)
-    shutil.rmtree(folder)
-    return scores
+    with writing(config.out):
+        folder = tempfile.TemporaryDirectory(prefix="run-", dir=config.out)
+    with folder as name:
+        return scores_by_register(replace(changed, out=Path(name), rounds=rounds), console)
 
 
 def _epochs(part: Round, texts: int, steps: int) -> int:

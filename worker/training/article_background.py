@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.training.articles import CHECK_ARTICLES, load_articles
-from worker.training.public import public_rows
+from worker.training.public import check_files, read_public, text_of
 
 # What may be about an accident has no known label, so it is left out rather than called harmless.
 _ROADS: Final = re.compile(
@@ -20,9 +20,10 @@ def load_background(folder: Path) -> list[str]:
     What is in CHECK_ARTICLES is left out.
 
     Raises:
-        PublicDataError: a file is missing or broken.
+        PublicDataError: a file is missing or broken; it is named, with the line.
     """
-    texts = [row["text"] for row in public_rows(folder, "klue_ner_news_dev")]
-    texts += [row["title"] for row in public_rows(folder, "kocohub_unlabeled") if row["title"]]
+    check_files(folder, ("klue_ner_news_dev", "kocohub_unlabeled"))
+    texts = list(read_public(folder, "klue_ner_news_dev", text_of))
+    texts += filter(None, read_public(folder, "kocohub_unlabeled", lambda row: text_of(row, "title")))
     checked = {article.title for article in load_articles([CHECK_ARTICLES])}
     return [text for text in dict.fromkeys(texts) if text not in checked and not _ROADS.search(text)]

@@ -7,7 +7,7 @@ from typing import Final
 
 from schemas.labels import ACTIONS, SENTIMENTS
 from worker.training.examples import Example
-from worker.training.public import public_rows
+from worker.training.public import check_files, read_public, text_of
 
 NEUTRAL: Final = SENTIMENTS.index("neutral")
 ASK: Final = ACTIONS.index("ask_info")
@@ -16,6 +16,7 @@ RELEVANCE: Final = 0.03
 CERTAINTY_OF_QUESTION: Final = 0.25
 UNKNOWN: Final = float("nan")
 _COMMENTS: Final = ("nsmc_rating", "kote", "kmhas", "kocohub_unlabeled")
+_FILES: Final = ("3i4k_intent", "chatbot_smalltalk", *_COMMENTS)
 _LEAST_LETTERS: Final = 15
 """Shorter comments could stand in any room."""
 _MARKET: Final = re.compile(
@@ -27,24 +28,22 @@ def load_background(folder: Path) -> list[Example]:
     """Spoken questions and statements, small talk, headlines of entertainment news, reviews and comments.
 
     Only what is sure has a target: relevance near 0, questions ask, statements and headlines inform. Emotions
-    and toxicity have none.
+    and toxicity have none. Raises PublicDataError, which names file and line, where a file is missing or a
+    column is not as expected.
     """
+    check_files(folder, _FILES)
     examples = []
-    for row in public_rows(folder, "3i4k_intent"):
-        if row["label"] == "question":
+    for text, intent in read_public(folder, "3i4k_intent", lambda row: (text_of(row), row["label"])):
+        if intent == "question":
             scores = (CERTAINTY_OF_QUESTION, RELEVANCE, UNKNOWN)
-            examples.append(
-                Example(row["text"], {"head_senti": NEUTRAL, "head_act": ASK, "head_reg": scores})
-            )
-        elif row["label"] == "statement":
-            examples.append(
-                Example(row["text"], {"head_act": INFORM, "head_reg": (UNKNOWN, RELEVANCE, UNKNOWN)})
-            )
+            examples.append(Example(text, {"head_senti": NEUTRAL, "head_act": ASK, "head_reg": scores}))
+        elif intent == "statement":
+            examples.append(Example(text, {"head_act": INFORM, "head_reg": (UNKNOWN, RELEVANCE, UNKNOWN)}))
     examples += [
-        Example(row["text"], {"head_reg": (UNKNOWN, RELEVANCE, UNKNOWN)})
-        for row in public_rows(folder, "chatbot_smalltalk")
+        Example(text, {"head_reg": (UNKNOWN, RELEVANCE, UNKNOWN)})
+        for text in read_public(folder, "chatbot_smalltalk", text_of)
     ]
-    titles = dict.fromkeys(row["title"] for row in public_rows(folder, "kocohub_unlabeled"))
+    titles = dict.fromkeys(read_public(folder, "kocohub_unlabeled", lambda row: text_of(row, "title")))
     examples += [
         Example(title, {"head_senti": NEUTRAL, "head_act": INFORM, "head_reg": (UNKNOWN, RELEVANCE, 0.0)})
         for title in titles
@@ -57,7 +56,6 @@ def load_background(folder: Path) -> list[Example]:
 def _comments(folder: Path) -> Iterator[str]:
     """Reviews and comments of some length in which no word of markets occurs."""
     for name in _COMMENTS:
-        for row in public_rows(folder, name):
-            text = row["text"]
+        for text in read_public(folder, name, text_of):
             if len(text) >= _LEAST_LETTERS and not _MARKET.search(text):
                 yield text

@@ -41,6 +41,8 @@ PUBLISHED_ROUNDS: Final = (
 """As BERT-base is commonly tuned; nothing is mixed in."""
 FURTHER_ROUNDS: Final = (Round(epochs=3, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),)
 """For a finished model that goes on."""
+FURTHER_PUBLISHED_ROUNDS: Final = (replace(PUBLISHED_ROUNDS[0], epochs=3),)
+"""For a finished model of BERT-base size, which diverges at the rate of the small one."""
 BASE_SIZE: Final = 768
 """Hidden size from which an encoder counts as BERT-base and gets the published recipe."""
 
@@ -95,29 +97,30 @@ class CryptoTrainConfig:
         BERT-base, those to go on with for a finished model.
 
         ``given`` goes before both. Raises ConfigurationError where the folder holds no config.json that can
-        be read.
+        be read, or a finished model of other heads.
         """
         from worker.inference.config import parse_kbert
-        from worker.training.model import read_config
+        from worker.training.model import check_head_set, read_config
 
         config = read_config(base)
         published: dict[str, Any] = {}
+        large = config.get("hidden_size", 0) >= BASE_SIZE
+        tuning = {"public_rate": 2e-5, "dropout": 0.1, "layer_decay": 1.0, "average": 0.0}
         if "kbert" in config:
-            parse_kbert(config["kbert"], base / "config.json")
+            check_head_set(base, parse_kbert(config["kbert"], base / "config.json").head_set, "crypto")
             kept = ("name", "pooling", "text_prefix", "max_length")
             published = {key: config["kbert"][key] for key in kept if key in config["kbert"]}
             published |= {"layers": config.get("num_hidden_layers", 1_000), "rounds": FURTHER_ROUNDS}
-        elif config.get("hidden_size", 0) >= BASE_SIZE:
+            if large:
+                published |= {**tuning, "rounds": FURTHER_PUBLISHED_ROUNDS}
+        elif large:
             published = {
                 "name": "kbert-crypto",
                 "layers": 1_000,
                 "pooling": "cls",
                 "text_prefix": "",
-                "public_rate": 2e-5,
                 "rounds": PUBLISHED_ROUNDS,
-                "dropout": 0.1,
-                "layer_decay": 1.0,
-                "average": 0.0,
+                **tuning,
             }
         return cls(base=base, out=out, **(published | given))
 
@@ -143,8 +146,12 @@ class _Recipe:
     """The steps of one run."""
 
     def __init__(self, config: CryptoTrainConfig, console: "Console") -> None:
+        from worker.training.model import is_finished
+        from worker.training.provenance import check_out
+
         self.config = config
         self.console = console
+        check_out(config.out, base=config.base)
         self.rows = load_all(config.data)
         extra = load_all(config.extra) if config.extra else []
         registers = {row.file for row in (*self.rows, *extra)}
@@ -154,6 +161,11 @@ class _Recipe:
             )
         if config.init is not None:
             _check_init(config.init)
+            if is_finished(config.base):
+                raise ConfigurationError(
+                    f"--base {config.base} is a finished model, which has the stages before the labelled "
+                    "texts behind it: leave --init out"
+                )
         if config.init is not None and config.mlm:
             raise ConfigurationError(
                 "--init takes over the stages before the labelled texts, --mlm is one of them: leave one out"
@@ -239,6 +251,13 @@ class _Recipe:
         if characters:
             self._adopt(encoder, extend_tokenizer(self.tokenizer, dict.fromkeys(characters)))
 
+    def reads_public(self) -> bool:
+        """Whether the public sets are learned from, or their characters, and not only their background."""
+        init = self.config.init
+        return (
+            init is None or not (init / PUBLIC).is_file() or any(part.replay for part in self.config.rounds)
+        )
+
     def stage(self, model: "MultiHeadModel", objective: "Objective", config: "StageConfig") -> "Stage":
         """A stage, at the place where an earlier run of it stopped."""
         from worker.training.trainer import Stage
@@ -246,7 +265,8 @@ class _Recipe:
         made_from = self.made_from if config.name.startswith("crypto") else self.made_before
         stage = Stage(model, objective, config, self.config.out, self.console, made_from=made_from)
         if stage.resume():
-            self.console.print(f"{config.name}: resumed at step {stage.step}")
+            how = "finished" if stage.finished else "resumed"
+            self.console.print(f"{config.name}: {how} at step {stage.step}")
         return stage
 
     def public_reader(self) -> "Reader":
@@ -291,14 +311,27 @@ class _Recipe:
         examples = [Example(text, {}) for text in texts]
         objective = MaskedObjective(self.tokenizer)
         self.stage(model, objective, stage).run(lambda _epoch, _rng: examples, self.public_reader())
+        self.save_vocabulary()
         save_stage(done, model, self.made_before)
         return encoder
+
+    def save_vocabulary(self) -> None:
+        """Beside the weights of a stage, which ``init`` takes over with it."""
+        from worker.training.provenance import writing
+
+        path = self.config.out / VOCABULARY
+        partial = path.with_suffix(".part")
+        with writing(self.config.out):
+            partial.write_text(self.tokenizer.to_str(pretty=True), encoding="utf-8")
+            partial.replace(path)
 
     def intermediate(self, encoder: "BertModel", public: Sequence[Example]) -> "MultiHeadModel":
         """The public stage, or its result from the folder ``init``; without either, fresh heads.
 
         A finished model has it behind itself.
         """
+        import torch
+
         from worker.training.model import MultiHeadModel, is_finished
         from worker.training.objective import HeadsObjective
         from worker.training.provenance import load_stage, save_stage
@@ -310,6 +343,7 @@ class _Recipe:
             folder = config.init
         done = folder / PUBLIC
         heads = PUBLIC_HEADS if public or done.is_file() else CRYPTO_HEADS
+        torch.manual_seed(config.seed)  # the same heads whether the stage before ran just now or earlier
         model = MultiHeadModel(encoder, heads, config.pooling, 0.1)
         if done.is_file():
             load_stage(done, model, self.made_before if folder is config.out else None)
@@ -327,6 +361,7 @@ class _Recipe:
             model = self.stage(model, HeadsObjective(PUBLIC_HEADS), stage).run(
                 lambda _epoch, _rng: public, read, stop_after=config.public_steps
             )
+            self.save_vocabulary()
             save_stage(done, model, self.made_before)
         return model
 
@@ -368,11 +403,12 @@ class _Recipe:
             "mean": (senti + act + emo + 1 - error) / 4,
         }
 
-    def fine_tune(self, model: "MultiHeadModel", public: Sequence[Example]) -> "MultiHeadModel":
+    def fine_tune(
+        self, model: "MultiHeadModel", public: Sequence[Example], background: Sequence[Example]
+    ) -> "MultiHeadModel":
         """The labelled texts in rounds, each with its own share of what is mixed in."""
         import torch
 
-        from worker.training.background import load_background
         from worker.training.distil import ModelTeacher
         from worker.training.lexical import LexicalTeacher
         from worker.training.model import finished
@@ -381,7 +417,7 @@ class _Recipe:
         torch.manual_seed(config.seed + 1)
         model.add_heads(CRYPTO_HEADS)
         source, target = SENTIMENT_FROM_RATING
-        before = finished(config.base)
+        before = finished(config.base, "crypto")
         if before is not None:
             model.adopt_heads(before)
         elif source in model.heads:
@@ -390,7 +426,6 @@ class _Recipe:
         model.set_dropout(config.dropout)
         lexical = LexicalTeacher(self.parts.train) if any(r.splices for r in config.rounds) else None
         teacher = ModelTeacher.load(config.teacher, offline=config.offline) if config.teacher else None
-        background = load_background(config.public) if config.public is not None else []
         mixture = Mixture(self.parts.train, lexical, teacher, public, background, config.smoothing)
         for number, part in enumerate(config.rounds):
             model = self.round(model, number, part, mixture)
@@ -453,9 +488,12 @@ def _fitted(config: CryptoTrainConfig, console: "Console") -> tuple[_Recipe, "Mu
     """All stages of the recipe."""
     import torch
 
+    from worker.training.background import load_background
+    from worker.training.provenance import writing
     from worker.training.public import load_public
 
-    config.out.mkdir(parents=True, exist_ok=True)
+    with writing(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     recipe = _Recipe(config, console)
@@ -463,18 +501,19 @@ def _fitted(config: CryptoTrainConfig, console: "Console") -> tuple[_Recipe, "Mu
     console.print(
         f"train {len(parts.train)}, validation {len(parts.validation)}, test {len(parts.test)} texts"
     )
-    public = load_public(config.public) if config.public is not None else []
+    mixed_in = any(part.background for part in config.rounds)
+    background = load_background(config.public) if config.public is not None and mixed_in else []
+    public = load_public(config.public) if config.public is not None and recipe.reads_public() else []
     encoder = recipe.encoder()
     if config.init is None:
         recipe.grow(encoder, [example.text for example in public])
-        recipe.tokenizer.save(str(config.out / VOCABULARY))
     stages = config.init
     if config.mlm or (stages is not None and (stages / MLM).is_file() and not (stages / PUBLIC).is_file()):
         encoder = recipe.adapt(encoder)
     model = recipe.intermediate(encoder, public)
     if config.init is not None:
         recipe.grow(model.bert, ())
-    return recipe, recipe.fine_tune(model, public)
+    return recipe, recipe.fine_tune(model, public, background)
 
 
 def train(config: CryptoTrainConfig) -> Path:

@@ -17,6 +17,7 @@ from worker.training.datasets import EXTRA, PACKAGED, DatasetError, LabelledText
 from worker.training.metrics import (
     bootstrap,
     calibration_error,
+    calibration_error_by_chance,
     confusion,
     macro_f1,
     multilabel_f1,
@@ -68,12 +69,6 @@ def _f1_intervals(truth: Bools, named: Bools) -> list[Interval]:
     return [bootstrap(partial(f1, label=label), len(truth)) for label in range(truth.shape[1])]
 
 
-def _calibration(probabilities: Floats, truth: Ints) -> tuple[float, Interval]:
-    """Expected calibration error with its 95 % interval."""
-    interval = bootstrap(lambda rows: calibration_error(probabilities[rows], truth[rows]), len(truth))
-    return calibration_error(probabilities, truth), interval
-
-
 def _before(probabilities: Floats, temperature: float) -> Floats:
     """Probabilities [N, classes] as they were before the temperature divided the logits."""
     return softmax(temperature * np.log(probabilities.clip(_LEAST)))
@@ -86,8 +81,7 @@ def _head(truth: Ints, probabilities: Floats, names: Sequence[str], temperature:
     classes = np.arange(size)
     intervals = _f1_intervals(truth[:, None] == classes, predicted[:, None] == classes)
     mean_f1, interval = _macro_f1(truth, predicted, size)
-    error, error_interval = _calibration(probabilities, truth)
-    error_before, interval_before = _calibration(_before(probabilities, temperature), truth)
+    before = _before(probabilities, temperature)
     return HeadReport(
         macro_f1=mean_f1,
         interval=interval,
@@ -98,12 +92,12 @@ def _head(truth: Ints, probabilities: Floats, names: Sequence[str], temperature:
             )
             for i, name in enumerate(names)
         },
-        calibration_error=error,
+        calibration_error=calibration_error(probabilities, truth),
+        calibration_error_by_chance=calibration_error_by_chance(probabilities),
         confusion=counts.tolist(),
-        calibration_interval=error_interval,
         temperature=temperature,
-        calibration_error_before=error_before,
-        calibration_interval_before=interval_before,
+        calibration_error_before=calibration_error(before, truth),
+        calibration_error_before_by_chance=calibration_error_by_chance(before),
     )
 
 
@@ -221,29 +215,36 @@ def _baseline(train: Sequence[LabelledText], rows: Sequence[LabelledText], truth
 
 @dataclass(frozen=True)
 class Judged:
-    """The texts that a model is judged on, what a baseline may learn from, and which part they are."""
+    """The texts that a model is judged on, which part they are, and what a baseline learns from (empty where
+    none is asked for)."""
 
     part: str
     rows: list[LabelledText]
     taught: list[LabelledText]
 
 
-def chosen_texts(files: Sequence[Path], part: Literal["test", "all"] | None = None) -> Judged:
+def chosen_texts(
+    files: Sequence[Path], part: Literal["test", "all"] | None = None, *, baseline: bool = False
+) -> Judged:
     """Which labelled texts to judge on.
 
     ``part`` "test" takes the part of the files that `kbert train crypto` keeps out of training, "all" every
     row. By default: the test part of the packaged texts where no file is given, else all of the files, which
-    is right for texts that the model never saw. A baseline learns from what the bundled model learned from,
-    or, where a part of other files is judged, from the rest of them. Raises DatasetError where the part holds
-    nothing.
+    is right for texts that the model never saw. With ``baseline``, it learns from what the bundled model
+    learned from, or, where a part of other files is judged, from the rest of them. Raises DatasetError where
+    the part holds nothing.
     """
     part = part or ("all" if files else "test")
     rows = load_all(files or PACKAGED)
     if part == "test":
-        parts = divide(rows) if files else add_extra(divide(rows), load_all(EXTRA))
+        parts = divide(rows)
+        if baseline and not files:
+            parts = add_extra(parts, load_all(EXTRA))
         if not parts.test:
             raise DatasetError("--part test: none of so few texts falls into it; judge on all of them")
-        return Judged(part, parts.test, parts.train)
+        return Judged(part, parts.test, parts.train if baseline else [])
+    if not baseline:
+        return Judged(part, rows, [])
     known = {row.text for row in rows}
     return Judged(part, rows, [row for row in load_all([*PACKAGED, *EXTRA]) if row.text not in known])
 
@@ -257,10 +258,9 @@ def evaluate_crypto(
     model: "Model", files: Sequence[Path], baseline: bool, part: Literal["test", "all"] | None = None
 ) -> CryptoReport:
     """Judge a model on labelled files; with ``baseline`` a TF-IDF model beside it."""
-    judged = chosen_texts(files, part)
+    judged = chosen_texts(files, part, baseline=baseline)
     said = predict(model, judged.rows)
-    taught = judged.taught if baseline else None
-    return report(_name(model), judged.part, judged.rows, said, model.kbert, baseline_rows=taught)
+    return report(_name(model), judged.part, judged.rows, said, model.kbert, baseline_rows=judged.taught)
 
 
 def compare_crypto(

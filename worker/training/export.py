@@ -13,6 +13,7 @@ from worker.errors import KbertError
 from worker.training.heads import CRYPTO_HEADS
 from worker.training.model import MultiHeadModel
 from worker.training.predictions import predict_logits
+from worker.training.provenance import writing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -89,11 +90,11 @@ def export(
 ) -> None:
     """Write config.json, model.safetensors and tokenizer.json; the model then holds the stored weights.
 
-    Raises ExportError where these give another class to more than 3 % of the texts.
+    Raises ExportError where these give another class to more than 3 % of the texts, ConfigurationError where
+    the folder cannot be written.
     """
     from safetensors.torch import load_file, save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     how: dict[str, Any] = {
         "prefix": kbert["text_prefix"],
         "max_length": kbert["max_length"],
@@ -101,7 +102,9 @@ def export(
     }
     before = predict_logits(model, tokenizer, check_texts, **how)
     weights = folder / "model.safetensors"
-    save_file(stored_tensors(model, heads), weights, metadata={"format": "pt"})
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(stored_tensors(model, heads), weights, metadata={"format": "pt"})
     state = loaded_tensors(load_file(weights))
     missing = [key for key in model.load_state_dict(state, strict=False).missing_keys if ".aux_" not in key]
     if missing:
@@ -115,8 +118,9 @@ def export(
     kept = {key: value for key, value in config.items() if not key.startswith("_")}
     kept |= {"architectures": [architecture], "kbert": dict(kbert)}
     text = json.dumps(kept, ensure_ascii=False, indent=2, sort_keys=True)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    # Compact: the indented form is twice the size.
-    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
-    # safetensors lets the owner alone read it; a worker in a container is another user.
-    weights.chmod((folder / "config.json").stat().st_mode)
+    with writing(folder):
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        # Compact: the indented form is twice the size.
+        (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
+        # safetensors lets the owner alone read it; a worker in a container is another user.
+        weights.chmod((folder / "config.json").stat().st_mode)

@@ -57,6 +57,15 @@ def calibration_error(probabilities: Floats, truth: Ints, bins: int = MAX_BINS) 
     return float(sum(gaps))
 
 
+def calibration_error_by_chance(probabilities: Floats, draws: int = 200, seed: int = 1) -> float:
+    """What a perfectly calibrated model would get on as many texts: the mean calibration error where labels
+    are drawn from the probabilities [N, classes]."""
+    rng = np.random.default_rng(seed)
+    borders = (probabilities / probabilities.sum(1, keepdims=True)).cumsum(1)[:, :-1]
+    drawn = ((rng.random((len(probabilities), 1)) > borders).sum(1) for _ in range(draws))
+    return float(np.mean([calibration_error(probabilities, truth) for truth in drawn]))
+
+
 def rank_correlation(truth: Floats, predicted: Floats) -> float:
     """Spearman's rho; 0 where one side is constant."""
     from scipy.stats import rankdata

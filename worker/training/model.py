@@ -9,14 +9,18 @@ from torch import Tensor, nn
 
 from worker.errors import ConfigurationError
 from worker.training.dropout import ByteDropout
-from worker.training.heads import HeadSpec
+from worker.training.heads import CRYPTO_HEADS, HeadSpec
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import BertModel
 
+    from worker.inference.config import HeadSet
+
 UNKNOWN: Final = ("<unk>", "[UNK]")
 """What SentencePiece and WordPiece vocabularies call an unknown piece."""
+_SHOWN: Final = 3
+"""Missing names that a message lists."""
 
 
 def _table(rows: Tensor, padding: int | None = None) -> nn.Embedding:
@@ -61,16 +65,72 @@ def is_finished(base: Path) -> bool:
     return (base / "config.json").is_file() and "kbert" in read_config(base)
 
 
-def finished(base: Path) -> "dict[str, Tensor] | None":
+def finished(base: Path, head_set: "HeadSet | None" = None) -> "dict[str, Tensor] | None":
     """Parameters of the finished model in ``base``, float32, as its signals' worker reads them.
 
-    None where the folder holds a plain encoder. Raises CheckpointError where the model is damaged.
+    None where the folder holds a plain encoder. Raises CheckpointError where the model is damaged,
+    ConfigurationError where it has other heads than those of ``head_set``.
     """
     if not is_finished(base):
         return None
     from worker.inference.checkpoint import load_checkpoint, resolve
 
-    return load_checkpoint(resolve(str(base), offline=True)).state
+    checkpoint = load_checkpoint(resolve(str(base), offline=True))
+    if head_set is not None:
+        check_head_set(base, checkpoint.head_set, head_set)
+    return checkpoint.state
+
+
+def check_head_set(base: Path, held: "HeadSet | None", wanted: "HeadSet") -> None:
+    """Raise ConfigurationError where the finished model in ``base`` is known to have other heads."""
+    if held not in (None, wanted):
+        raise ConfigurationError(
+            f"{base} holds a finished {held} model: --base takes an encoder or a finished {wanted} model"
+        )
+
+
+def _plain_state(base: Path) -> "dict[str, Tensor]":
+    """Parameters of the encoder in ``base``, float32, names without ``bert.``.
+
+    Raises ConfigurationError where they cannot be read, or belong to a finished model that config.json does
+    not call one.
+    """
+    from worker.inference.checkpoint import resolve
+    from worker.inference.errors import CheckpointError
+    from worker.inference.weights import read_weights
+
+    try:
+        state, _ = read_weights(resolve(str(base), offline=True).weights)
+    except CheckpointError as error:
+        raise ConfigurationError(
+            f"{base} holds no weights that can be read: --base takes an encoder's folder with "
+            f"model.safetensors or pytorch_model.bin ({error})"
+        ) from error
+    if f"{CRYPTO_HEADS[0].name}.weight" in state:
+        raise ConfigurationError(
+            f"{base} holds the heads of a finished model, and its config.json has no kbert object: add "
+            '"kbert": {"head_set": "crypto"} with its pooling, text_prefix and max_length'
+        )
+    return {name.removeprefix("bert."): value for name, value in state.items()}
+
+
+def _fill(encoder: "BertModel", state: "Mapping[str, Tensor]", base: Path) -> None:
+    """Load the layers that the encoder has; ConfigurationError where ``state`` lacks one or is of another
+    size."""
+    names = encoder.state_dict().keys()
+    if missing := [name for name in names if name not in state]:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise ConfigurationError(
+            f"{base}: its weights lack {', '.join(missing[:_SHOWN])}{more}: --base takes a BERT encoder "
+            "whose weights have the names that transformers gives them"
+        )
+    try:
+        encoder.load_state_dict({name: state[name] for name in names})
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{base} holds no weights that fit its config.json: --base takes the folder of a BERT encoder as "
+            "it was saved"
+        ) from error
 
 
 def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "BertModel":
@@ -81,9 +141,7 @@ def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "B
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
     from transformers import AutoConfig, BertModel
-    from transformers.utils import logging
 
     read_config(base)
     try:
@@ -102,24 +160,16 @@ def load_encoder(base: Path, layers: int, dropout: float, max_length: int) -> "B
     config.attention_probs_dropout_prob = 0.0
     # On two cores 242 messages/s against 152 with scaled_dot_product_attention, whose backward is slow there.
     config._attn_implementation = "eager"
-    # It reports every layer that is left out on purpose.
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     state = finished(base)
     if state is None:
-        try:
-            encoder = BertModel.from_pretrained(
-                base, config=config, add_pooling_layer=False, dtype=torch.float32
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ConfigurationError(
-                f"{base} holds no weights that can be read and fit its config.json: --base takes an "
-                "encoder's folder with model.safetensors or pytorch_model.bin"
-            ) from error
+        state = _plain_state(base)
+        with torch.random.fork_rng():  # heads that are drawn later do not depend on what is overwritten here
+            encoder = BertModel(config, add_pooling_layer=False)
+        encoder.eval()  # type: ignore[no-untyped-call]
     else:
         encoder = BertModel(config, add_pooling_layer=False)
-        names = encoder.state_dict().keys()
-        encoder.load_state_dict({name: state[f"bert.{name}"] for name in names})
+        state = {name.removeprefix("bert."): value for name, value in state.items()}
+    _fill(encoder, state, base)
     positions = min(max_length, config.max_position_embeddings)
     embeddings = encoder.embeddings
     embeddings.position_embeddings = _table(embeddings.position_embeddings.weight[:positions])

@@ -1,13 +1,14 @@
 """What a run is made from, so that a state of another run is not taken up in its place."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from worker.errors import KbertError
+from worker.errors import ConfigurationError, KbertError
 
 _MADE_FROM: Final = "made_from"
 _DIGITS: Final = 16
@@ -50,11 +51,55 @@ def check(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> N
         )
 
 
-def save_stage(path: Path, model: torch.nn.Module, made_from: Mapping[str, Any]) -> None:
-    """Write the weights of a finished stage, whole or not at all."""
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Where something is written into ``--out``: ConfigurationError where it cannot be."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(
+            f"--out {out}: cannot be written ({reason}): free space or choose another folder"
+        ) from error
+
+
+def store(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, whole or not at all. Raises ConfigurationError where it cannot."""
     partial = path.with_suffix(".part")
-    torch.save({_MADE_FROM: dict(made_from), "model": model.state_dict()}, partial)
-    partial.replace(path)
+    with writing(path.parent):
+        try:
+            try:
+                torch.save(dict(content), partial)
+            except RuntimeError as error:  # of torch's own writer, on a full disk
+                raise OSError(str(error).partition("\n")[0]) from error
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def save_stage(path: Path, model: torch.nn.Module, made_from: Mapping[str, Any]) -> None:
+    """Write the weights of a finished stage, whole or not at all; its state to resume from goes.
+
+    Raises ConfigurationError where it cannot be written.
+    """
+    store(path, {_MADE_FROM: dict(made_from), "model": model.state_dict()})
+    path.with_suffix(".state.pt").unlink(missing_ok=True)
+
+
+def check_out(out: Path, **taken: Path | None) -> None:
+    """Raise ConfigurationError where ``out`` or the model in it is a folder that the run takes from.
+
+    ``taken`` names these folders by their options.
+    """
+    written = {out.resolve(), (out / "model").resolve()}
+    for option, folder in taken.items():
+        if folder is not None and folder.resolve() in written:
+            raise ConfigurationError(
+                f"--out {out} would write over --{option} {folder}: choose another folder"
+            )
 
 
 def load_stage(path: Path, model: torch.nn.Module, made_from: Mapping[str, Any] | None) -> None:

@@ -31,7 +31,8 @@ class HeadReport:
     """A classification head; macro-F1 with its 95 % interval, confusion as [true][predicted].
 
     ``calibration_error`` is of the probabilities in the signals, ``calibration_error_before`` of those
-    before the model's ``temperature``, which divides the logits; both with 95 % intervals.
+    before the model's ``temperature``, which divides the logits; ``..._by_chance`` is what each would be for
+    a perfectly calibrated model on as many texts.
     """
 
     macro_f1: float
@@ -39,11 +40,11 @@ class HeadReport:
     accuracy: float
     classes: Mapping[str, ClassReport]
     calibration_error: float
+    calibration_error_by_chance: float
     confusion: list[list[int]]
-    calibration_interval: Interval
     temperature: float
     calibration_error_before: float
-    calibration_interval_before: Interval
+    calibration_error_before_by_chance: float
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,10 @@ class CryptoReport:
                 f"  accuracy {head.accuracy:.3f}"
             )
             lines.append(
-                f"  calibration error {head.calibration_error:.3f} {_interval(head.calibration_interval)}"
-                f" at temperature {head.temperature:.3f},"
-                f" {head.calibration_error_before:.3f} {_interval(head.calibration_interval_before)} before"
+                f"  calibration error {head.calibration_error:.3f} at temperature {head.temperature:.3f}"
+                f" (perfectly calibrated {head.calibration_error_by_chance:.3f}),"
+                f" {head.calibration_error_before:.3f} before"
+                f" (perfectly calibrated {head.calibration_error_before_by_chance:.3f})"
             )
             lines += _classes(head.classes)
         lines.append(

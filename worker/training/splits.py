@@ -1,6 +1,7 @@
 """Splitting texts into train, validation and test by hash, near-duplicates kept together."""
 
 import hashlib
+import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -40,15 +41,18 @@ def near_duplicate_groups(texts: Sequence[str]) -> list[int]:
         return i
 
     grams = [_trigrams(canonical(text)) for text in texts]
+    frequency = Counter(gram for own in grams for gram in own)
     holders: defaultdict[str, list[int]] = defaultdict(list)
     for i, own in enumerate(grams):
-        shared: Counter[int] = Counter()
-        for gram in own:
-            shared.update(holders[gram])
-            holders[gram].append(i)
-        for j, common in shared.items():
+        # Two near texts share more than the commoner trigrams of either, so a rarer one leads to each pair.
+        rarest_first = sorted(own, key=lambda gram: (frequency[gram], gram))
+        rarer = rarest_first[: len(own) - math.ceil(NEAR * len(own)) + 1]
+        for j in dict.fromkeys(other for gram in rarer for other in holders[gram]):
+            common = len(own & grams[j])
             if common >= NEAR * (len(own) + len(grams[j]) - common):
                 parent[root(i)] = root(j)
+        for gram in rarer:
+            holders[gram].append(i)
     return [root(i) for i in range(len(texts))]
 
 

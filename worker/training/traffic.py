@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from schemas.labels import TRAFFIC_LABELS
 from worker.errors import ConfigurationError
 from worker.tasks import article_text
 from worker.training.article_background import load_background
@@ -63,6 +64,23 @@ class TrafficTrainConfig:
     threads: int | None = None
     seed: int = 42
 
+    @classmethod
+    def going_on(cls, base: Path, out: Path, **given: Any) -> "TrafficTrainConfig":
+        """The defaults, pooling and prefix those of ``init`` where it is given; ``given`` goes before both.
+
+        Raises ConfigurationError where the config.json of ``init`` cannot be read.
+        """
+        from worker.inference.config import parse_kbert
+        from worker.training.model import is_finished, read_config
+
+        kept: dict[str, Any] = {}
+        init = given.get("init")
+        if init is not None and is_finished(init):
+            kbert = read_config(init)["kbert"]
+            parse_kbert(kbert, init / "config.json")
+            kept = {key: kbert[key] for key in ("pooling", "text_prefix") if key in kbert}
+        return cls(base=base, out=out, **(kept | given))
+
 
 class _Recipe:
     """The steps of one run."""
@@ -72,10 +90,11 @@ class _Recipe:
         self.console = console
         articles = load_articles(config.data)
         self.parts = split_articles(articles)
-        if len({article.label for article in self.parts.train}) < 2 or not self.parts.validation:
+        needed = (self.parts.train, self.parts.validation)
+        if any(len({article.label for article in part}) < len(TRAFFIC_LABELS) for part in needed):
             raise DatasetError(
-                f"--data: of {len(articles)} articles the train part gets not both labels, "
-                "or the validation part nothing; give more"
+                f"--data: of {len(articles)} articles the train part or the validation part gets not both "
+                "labels; give more, about ten of either label at least"
             )
         path = (config.init or config.base) / "tokenizer.json"
         if not path.is_file():
@@ -97,7 +116,7 @@ class _Recipe:
         self.pad_id = encoder.config.pad_token_id or 0
         check_positions(encoder, config.base, config.max_length)
         if config.init is not None:
-            take_over(encoder, read_checkpoint(config.init))
+            take_over(encoder, read_checkpoint(config.init), config.init, config.layers)
         model = TrafficModel(encoder, config.pooling, 0.1)
         weights = read_checkpoint(config.base)
         if "pooler.dense.weight" in weights:
@@ -191,7 +210,7 @@ class _Recipe:
             made_from=self.made_from(),
         )
         if stage.resume():
-            self.console.print(f"resumed at step {stage.step}")
+            self.console.print(f"{'finished' if stage.finished else 'resumed'} at step {stage.step}")
         reader = Reader(self.tokenizer, config.text_prefix, config.max_length, self.pad_id)
 
         def validate(judged: object) -> dict[str, float]:
@@ -277,8 +296,12 @@ def train_traffic(config: TrafficTrainConfig) -> Path:
     import torch
     from rich.console import Console
 
+    from worker.training.provenance import check_out, writing
+
     console = Console()
-    config.out.mkdir(parents=True, exist_ok=True)
+    check_out(config.out, base=config.base, init=config.init)
+    with writing(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     recipe = _Recipe(config, console)
@@ -288,5 +311,6 @@ def train_traffic(config: TrafficTrainConfig) -> Path:
     )
     folder = recipe.export(recipe.train(recipe.build()))
     summary = {key: str(value) for key, value in vars(config).items()}
-    (config.out / "recipe.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    with writing(config.out):
+        (config.out / "recipe.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return folder

@@ -1,6 +1,7 @@
 """The traffic model in training: an encoder, BERT's pooler, and a classifier of two labels."""
 
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -8,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from schemas.labels import TRAFFIC_LABELS
-from worker.inference.weights import choose_weights, read_weights
+from worker.errors import ConfigurationError
+from worker.inference.checkpoint import resolve
+from worker.inference.weights import read_weights
 from worker.training.heads import HeadSpec
 from worker.training.model import MultiHeadModel, _table
 
@@ -67,21 +70,38 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: none are there, or they cannot be read.
     """
-    names = {file.name for file in folder.iterdir() if file.is_file()}
-    state, _ = read_weights((folder / choose_weights(names, str(folder)),))
+    state, _ = read_weights(resolve(str(folder), offline=True).weights)
     return {name.removeprefix("bert."): value for name, value in state.items()}
 
 
-def take_over(encoder: "BertModel", weights: Mapping[str, Tensor]) -> None:
-    """Copy what another checkpoint knows into the encoder: words, layers, positions as far as they go."""
+def take_over(encoder: "BertModel", weights: Mapping[str, Tensor], init: Path, layers: int) -> None:
+    """Copy what another checkpoint knows into the encoder: words, layers, positions as far as they go.
+
+    Raises ConfigurationError where the checkpoint of ``init`` is of another shape, or has other than the
+    encoder's number of layers and more than the ``layers`` asked for.
+    """
     state = encoder.state_dict()
+    if _WORDS not in weights or _POSITIONS not in weights:
+        raise ConfigurationError(f"--init {init} holds no BERT encoder: name a checkpoint of this project")
     words = weights[_WORDS]
+    width, wide = words.shape[1], encoder.config.hidden_size
+    held = next(n for n in count() if f"encoder.layer.{n}.output.dense.weight" not in weights)
+    if width != wide or min(held, layers) != encoder.config.num_hidden_layers:
+        raise ConfigurationError(
+            f"--init {init} has {held} layers of hidden size {width}, and --base gives "
+            f"{encoder.config.num_hidden_layers} of {wide}: name the encoder that it was made from, and its "
+            "--layers"
+        )
+    copied = (name for name in state if name not in (_WORDS, _POSITIONS))
+    if other := [n for n in copied if n not in weights or weights[n].shape != state[n].shape]:
+        raise ConfigurationError(
+            f"--init {init} lacks {other[0]} of the shape that it has in --base: name the encoder that it "
+            "was made from"
+        )
     encoder.embeddings.word_embeddings = _table(words, encoder.embeddings.word_embeddings.padding_idx)
     encoder.config.vocab_size = len(words)
     taken = {
-        name: value
-        for name, value in weights.items()
-        if name in state and name not in (_WORDS, _POSITIONS) and value.shape == state[name].shape
+        name: value for name, value in weights.items() if name in state and name not in (_WORDS, _POSITIONS)
     }
     positions = state[_POSITIONS].clone()
     known = min(len(positions), len(weights[_POSITIONS]))

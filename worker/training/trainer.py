@@ -17,7 +17,7 @@ from worker.training.curve import write_curve
 from worker.training.examples import Example
 from worker.training.model import MultiHeadModel
 from worker.training.objective import Objective
-from worker.training.provenance import check
+from worker.training.provenance import check, store, writing
 from worker.training.spelling import Speller
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class Reader:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """How one stage trains. ``learning_rate`` is that of the heads; layer n of the encoder, counted from
-    the top, gets it times ``layer_decay`` to the n. Classes weigh by their frequency to the power of
-    -``balance``: 0 leaves them as they are, 1 makes them equal."""
+    """How one stage trains. ``learning_rate`` is that of the encoder's top layer; layer n, counted from the
+    top, gets it times ``layer_decay`` to the n, the heads times ``head_factor``. Classes weigh by their
+    frequency to the power of -``balance``: 0 leaves them as they are, 1 makes them equal."""
 
     name: str
     epochs: int
@@ -123,6 +123,9 @@ class Stage:
         self.since_best = 0
         self.curve: list[dict[str, float]] = []
         self.losses: list[float] = []
+        self.sizes: list[int] = []
+        """Examples of each epoch so far."""
+        self.finished = False
 
     @property
     def state_file(self) -> Path:
@@ -130,23 +133,27 @@ class Stage:
         return self.folder / f"{self.config.name}.state.pt"
 
     def save(self) -> None:
-        """Write the state, whole or not at all."""
-        partial = self.state_file.with_suffix(".part")
-        torch.save(
-            {
-                "made_from": self.made_from,
-                "model": self.model.state_dict(),
+        """Write the state, whole or not at all; of a finished stage its result alone.
+
+        Raises ConfigurationError where it cannot be written.
+        """
+        state = {
+            "made_from": self.made_from,
+            "model": self.model.state_dict(),
+            "step": self.step,
+            "curve": self.curve,
+            "finished": self.finished,
+        }
+        if not self.finished:
+            state |= {
                 "optimizer": self.optimizer.state_dict(),
                 "averaged": self.averaged.state_dict() if self.averaged else None,
-                "step": self.step,
                 "best": self.best,
                 "since_best": self.since_best,
-                "curve": self.curve,
                 "losses": self.losses,
-            },
-            partial,
-        )
-        partial.replace(self.state_file)
+                "sizes": self.sizes,
+            }
+        store(self.state_file, state)
 
     def resume(self) -> bool:
         """Take up a saved state; false where there is none. Raises StateMismatchError on other settings."""
@@ -155,11 +162,14 @@ class Stage:
         state = torch.load(self.state_file, map_location="cpu", weights_only=True)
         check(self.state_file, state.get("made_from", {}), self.made_from)
         self.model.load_state_dict(state["model"])
+        self.step, self.curve, self.finished = state["step"], state["curve"], state.get("finished", False)
+        if self.finished:
+            return True
         self.optimizer.load_state_dict(state["optimizer"])
         if self.averaged:
             self.averaged.load_state_dict(state["averaged"])
-        self.step, self.best, self.since_best = state["step"], state["best"], state["since_best"]
-        self.curve, self.losses = state["curve"], state["losses"]
+        self.best, self.since_best, self.losses = state["best"], state["since_best"], state["losses"]
+        self.sizes = state.get("sizes", [])
         return True
 
     def current(self) -> MultiHeadModel:
@@ -203,7 +213,8 @@ class Stage:
         mean = sum(self.losses) / max(1, len(self.losses))
         self.losses = []
         self.curve.append({"step": float(self.step), "loss": mean, **metrics})
-        write_curve(self.curve, self.folder, self.config.name)
+        with writing(self.folder):
+            write_curve(self.curve, self.folder, self.config.name)
         shown = "  ".join(f"{key} {value:.4f}" for key, value in metrics.items())
         self.console.print(f"{self.config.name} step {self.step}  loss {mean:.4f}  {shown}")
 
@@ -226,7 +237,12 @@ class Stage:
         validate: Validate | None = None,
         stop_after: int | None = None,
     ) -> MultiHeadModel:
-        """Train to the end (or to step ``stop_after``) and return the best model of those validated."""
+        """Train to the end (or to step ``stop_after``) and return the best model of those validated.
+
+        Raises ConfigurationError where the folder cannot be written.
+        """
+        if self.finished:
+            return self.model
         config = self.config
         per_step = config.batch_size * config.accumulate
         with Progress(
@@ -238,8 +254,11 @@ class Stage:
         ) as progress:
             bar = None
             for epoch in range(config.epochs):
+                if epoch < len(self.sizes) and self.step >= (epoch + 1) * -(-self.sizes[epoch] // per_step):
+                    continue
                 rng = random.Random(f"{config.seed}/{config.name}/{epoch}")
                 examples = epoch_of(epoch, rng)
+                self.sizes[epoch:] = [len(examples)]
                 per_epoch = -(-len(examples) // per_step)
                 total = per_epoch * config.epochs
                 if self.step >= (epoch + 1) * per_epoch:
@@ -281,4 +300,6 @@ class Stage:
             self.model.load_state_dict(self.best[1])
         elif self.averaged:
             self.model.load_state_dict(self.averaged.module.state_dict())
+        self.finished = True
+        self.save()
         return self.model
