@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import orjson
@@ -17,7 +17,12 @@ from tests.kafka_io import produce, settings_for
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.app import run_services
+from worker.clients import Aggregates, Narrative, SignalStream
+from worker.coins import load_catalogue
 from worker.embedded import free_port
+from worker.serve.hub import Hub
+from worker.serve.recent import RecentSignals
+from worker.serve.state import ServeState
 from worker.settings import AggregateSettings, RedisSettings, ServeSettings, Settings
 
 INJECTION = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script> {{7*7}} 비트코인'
@@ -143,6 +148,18 @@ async def send(settings: Settings, *signals: dict[str, Any]) -> None:
         settings.topics.signals,
         [orjson.dumps(signal) for signal in signals],
         keys=[signal["coins"][0].encode() if signal["coins"] else None for signal in signals],
+    )
+
+
+def state_over(redis: Any, *, streams: int = 1) -> ServeState:
+    """What the routes need, over an object in the place of Redis and Kafka."""
+    return ServeState(
+        aggregates=cast(Aggregates, redis),
+        narrative=cast(Narrative, redis),
+        catalogue=load_catalogue(None),
+        hub=Hub(queue=5, streams=streams),
+        recent=RecentSignals(10),
+        kafka=cast(SignalStream, redis),
     )
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import playwright
 import pytest
 
-from tests.serving import now
+from schemas.signals import CryptoSignal
+from tests.serving import full_signal, now
+from worker.signal_filter import SignalFilter
 
 PAGE = Path(__file__).parents[2] / "worker" / "serve" / "page"
 NODE = Path(playwright.__file__).parent / "driver" / "node"
@@ -32,22 +34,62 @@ console.log(JSON.stringify([names(feed.signals), names(feed.held)]));
 
 def feed(*calls: tuple[str, Any]) -> tuple[list[str], list[str]]:
     """Source and id of what is shown, and of what waits, after some calls of its methods."""
-    module = (PAGE / "feed.js").as_uri()
-    run = subprocess.run(
-        [NODE, "--input-type=module", "--eval", FEED, module],
-        input=json.dumps(calls),
+    shown, held = run(FEED, calls)
+    return shown, held
+
+
+def run(script: str, given: Any) -> Any:
+    """What a script prints as JSON of what it is given, with the feed's module as its argument."""
+    done = subprocess.run(
+        [NODE, "--input-type=module", "--eval", script, (PAGE / "feed.js").as_uri()],
+        input=json.dumps(given),
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    shown, held = json.loads(run.stdout)
-    return shown, held
+    return json.loads(done.stdout)
 
 
 def said(number: int, second: float, room: str = "a") -> dict[str, Any]:
     at = (START + timedelta(seconds=second)).isoformat().replace("+00:00", "Z")
     return {"id": str(number), "source": room, "processed_at": at}
+
+
+PASSES = """
+import fs from "node:fs";
+const { Feed } = await import(process.argv[1]);
+const [query, signals] = JSON.parse(fs.readFileSync(0, "utf8"));
+const feed = { query: () => query };
+console.log(JSON.stringify(signals.map((signal) => Feed.prototype.passes.call(feed, signal))));
+"""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"coin": "ETH"},
+        {"sentiment": "weak_pos", "action": "buy"},
+        {"action": "sell"},
+        {"min_certainty": 0.8, "min_relevance": 0.9},
+        {"min_relevance": 0.95},
+    ],
+)
+def test_the_page_filters_as_the_api_does(query: dict[str, Any]) -> None:
+    signals = [
+        full_signal(1, START),
+        full_signal(2, START, ("BTC", "ETH"), certainty=0.7),
+        full_signal(3, START, (), action_signal="sell", relevance=0.99),
+    ]
+    coins, sentiments, actions = (
+        frozenset({query[name]}) if name in query else None for name in ("coin", "sentiment", "action")
+    )
+    least = {name: value for name, value in query.items() if name.startswith("min_")}
+    wanted = SignalFilter(coins=coins, sentiments=sentiments, actions=actions, **least)
+    empty = dict.fromkeys(("coin", "sentiment", "action", "min_certainty", "min_relevance"), "")
+    shown = run(PASSES, [empty | query, signals])
+    assert shown == [wanted.passes(CryptoSignal.model_validate(signal)) for signal in signals]
 
 
 def test_what_was_missed_stands_where_its_time_is() -> None:

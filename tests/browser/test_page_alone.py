@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,6 +17,7 @@ from schemas.labels import ACTIONS, EMOTIONS
 from schemas.windows import MARKET, WINDOW_SECONDS
 from tests.browser.pages import needs_chromium, page_of
 from tests.serving import full_signal, now
+from tests.waiting import eventually
 from worker.serve.api import PAGE
 
 pytestmark = needs_chromium
@@ -23,8 +26,9 @@ ADDRESS = "http://page.test"
 STREAM = """
 const real = window.fetch;
 window.fetch = (path, options) => String(path).startsWith("/v1/stream") ?
-  Promise.resolve(new Response(new ReadableStream())) : real(path, options);
+  Promise.resolve(new Response(new ReadableStream(), { status: %d })) : real(path, options);
 """
+SEEN = "document.dispatchEvent(new Event('visibilitychange'))"
 DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 Query = dict[str, str]
@@ -38,13 +42,13 @@ def metrics(messages: int) -> dict[str, Any]:
     return values | counts | {"messages": messages, "unique_authors": messages}
 
 
-def board(messages: int) -> Answer:
+def board(messages: int, window: str = "1h") -> Answer:
     spark = {"step": 60, "messages": [], "sentiment_index": []}
     names = {MARKET: "시장 전체", "BTC": "비트코인", "ETH": "이더리움"}
     english = {MARKET: "Whole market", "BTC": "Bitcoin", "ETH": "Ethereum"}
     row = {"freshness": 1.0, "metrics": metrics(messages), "spark": spark}
     coins = [{"symbol": s, "korean": k, "english": english[s]} | row for s, k in names.items()]
-    return 200, {"coins": coins}
+    return 200, {"window": window, "coins": coins}
 
 
 def of_coin(path: str, symbol: str) -> Answer:
@@ -62,15 +66,17 @@ def of_coin(path: str, symbol: str) -> Answer:
 
 async def usual(path: str, query: Query) -> Answer:
     if path == "coins":
-        return board(1)
+        return board(1, query["window"])
     if path.startswith("coins/"):
         return of_coin(path, path.split("/")[1])
     return 200, {"signals": [], "months": []}
 
 
 @asynccontextmanager
-async def alone(browser: Browser, answer: Answering, place: str = "", **options: Any) -> AsyncIterator[Page]:
-    """The page with its own files, and `answer` in the place of the API; its stream is open and silent."""
+async def alone(
+    browser: Browser, answer: Answering, place: str = "", stream: int = 200, **options: Any
+) -> AsyncIterator[Page]:
+    """The page with its own files, and `answer` in the place of the API; its stream is silent, or refused."""
 
     async def serve(route: Route) -> None:
         url = urlsplit(route.request.url)
@@ -82,10 +88,10 @@ async def alone(browser: Browser, answer: Answering, place: str = "", **options:
         await route.fulfill(status=status, body=json.dumps(body), content_type="application/json")
 
     async with page_of(browser, locale="ko-KR", **options) as page:
-        await page.add_init_script(STREAM)
+        await page.add_init_script(STREAM % stream)
         await page.route("**/*", serve)
         await page.goto(f"{ADDRESS}/{place}")
-        await expect(page.locator("#status")).to_have_text("실시간")
+        await expect(page.locator("#status")).to_have_text("실시간" if stream == 200 else "실시간 아님")
         yield page
 
 
@@ -282,3 +288,137 @@ async def test_an_answer_that_never_ends_is_given_up(browser: Browser) -> None:
     }"""
     async with alone(browser, usual) as page, asyncio.timeout(60):
         assert [await page.evaluate(script, begun) for begun in (False, True)] == [[0, True]] * 2
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_without_a_stream_the_board_is_read_all_the_same(browser: Browser, status: int) -> None:
+    async with alone(browser, usual, stream=status) as page:
+        banner = page.locator("#banner")
+        await expect(messages(page)).to_have_text("1")
+        for _ in range(2):
+            await expect(banner).to_contain_text(
+                re.compile(r"serve\.max_streams_per_client.* serve\.max_streams\b")
+            )
+            await page.click("#language")
+        async with page.expect_request("**/v1/coins?*"), page.expect_request("**/recent?*"):
+            pass
+        await expect(banner).not_to_contain_text("kbert serve")
+
+
+async def test_a_proxy_that_reaches_no_server_is_no_limit_of_streams(browser: Browser) -> None:
+    async def answer(path: str, query: Query) -> Answer:
+        return 503, {}
+
+    async with alone(browser, answer, stream=503, allowed="503") as page:
+        await expect(page.locator("#banner")).to_contain_text("kbert serve가 실행 중인지")
+
+
+async def test_a_click_that_takes_its_time_is_not_lost(browser: Browser) -> None:
+    read = 0
+
+    async def answer(path: str, query: Query) -> Answer:
+        nonlocal read
+        read += path == "coins"
+        return board(read) if path == "coins" else await usual(path, query)
+
+    async with alone(browser, answer) as page:
+        await expect(messages(page)).not_to_have_text("")
+        await page.evaluate(
+            """() => {
+              const wait = window.setTimeout;
+              window.setTimeout = (call, time) => (time === 2000 ? 0 : wait(call, time)); // a press may last
+            }"""
+        )
+        await messages(page).hover()
+        await page.mouse.down()
+        shown = await messages(page).text_content()
+        async with page.expect_response("**/v1/coins?*") as new:
+            await page.evaluate(SEEN)
+        await (await new.value).finished()
+        await page.evaluate(DRAWN)
+        assert await messages(page).text_content() == shown
+        await page.mouse.up()
+        await expect(page.locator(".coin h1")).to_contain_text("새 코인")
+
+
+async def test_a_keyboard_keeps_its_place(browser: Browser) -> None:
+    script = """async () => {
+      const { renew } = await import("/dom.js");
+      const make = (tag) => document.createElement(tag);
+      const [list, first, second, third] = ["ul", "button", "button", "button"].map(make);
+      document.body.append(list);
+      renew(list, [second, third]);
+      third.focus();
+      renew(list, [first, second, third]);
+      renew(list, [first, third]);
+      return [document.activeElement === third, list.children.length];
+    }"""
+    async with alone(browser, usual, "#/coin/ZZQ") as page:
+        await expect(page.locator(".coin h1")).to_contain_text("새 코인")
+        await page.focus(".skip")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#main")).to_be_focused()
+        await expect(page.locator(".coin h1")).to_contain_text("새 코인")
+        await page.click(".brand")
+        await page.focus("thead .c0 button")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("thead .c0 button")).to_be_focused()
+        assert await page.evaluate(script) == [True, 2]
+
+
+async def test_a_week_has_no_band_to_wait_for(browser: Browser) -> None:
+    async with alone(browser, usual) as page:
+        await expect(page.locator(".alerts")).to_contain_text("24시간의 기록")
+        await page.evaluate("document.querySelector('input[value=\"7d\"]').click()")
+        await expect(page.locator(".alerts")).to_contain_text("7일 창에는")
+        await page.click("#language")
+        await expect(page.locator(".alerts")).to_contain_text("A window of 7 days")
+
+
+async def test_the_page_of_a_coin_knows_the_names_of_the_others(browser: Browser) -> None:
+    asked: list[str] = []
+
+    async def answer(path: str, query: Query) -> Answer:
+        asked.append(path)
+        return await usual(path, query)
+
+    async with alone(browser, answer, "#/coin/ZZQ") as page:
+        await eventually(lambda: "coins" in asked, what="the board")
+        await page.wait_for_load_state("networkidle")
+        async with page.expect_request("**/recent?coin=ETH&*"):
+            await page.fill("#filter-coin", "이더리움")
+
+
+async def test_the_month_that_runs_is_marked(browser: Browser) -> None:
+    seoul = now() + timedelta(hours=9)
+    names = [f"{seoul - timedelta(days=seoul.day):%Y-%m}", f"{seoul:%Y-%m}"]
+    fields = {"articles": 9, "negatives": 3, "share": 0.3, "share_low": 0.1, "share_high": 0.6}
+
+    async def answer(path: str, query: Query) -> Answer:
+        months = [{"month": name, "standardised": None} | fields for name in names]
+        return 200, {"signals": [], "months": months} | board(1)[1]
+
+    async with alone(browser, answer, "#/narrative") as page:
+        rows = page.locator(".months tbody td:first-child")
+        await expect(rows).to_have_text([f"{names[1]} (진행 중)", names[0]])
+        await page.click("#language")
+        await expect(rows).to_have_text([f"{names[1]} (so far)", names[0]])
+        for place in (".numbers dd", ".u-legend .u-value"):
+            await expect(page.locator(place).first).to_have_text(f"{names[1]} (so far)")
+
+
+async def test_a_stream_without_headers_is_given_up(browser: Browser) -> None:
+    script = """async () => {
+      const { Stream } = await import("/api.js");
+      const wait = window.setTimeout;
+      window.setTimeout = (call, time) => wait(call, time === 15000 ? 0 : time);
+      window.fetch = (path, { signal }) => new Promise((_, refuse) => {
+        signal.addEventListener("abort", () => refuse(signal.reason));
+      });
+      return new Promise((done) => {
+        const stream = new Stream({ onState: (state, why) => state === "lost" && done(why) });
+        stream.open();
+      });
+    }"""
+    async with alone(browser, usual) as page, asyncio.timeout(60):
+        assert await page.evaluate(script) == "network"

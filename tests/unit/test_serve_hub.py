@@ -2,9 +2,10 @@
 
 import asyncio
 import gc
+import gzip
 import weakref
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
@@ -13,19 +14,18 @@ from starlette.types import Message
 
 from schemas.aggregates import BoardRow
 from schemas.signals import CryptoSignal
-from tests.serving import full_signal, now
+from tests.serving import full_signal, now, state_over
 from tests.waiting import eventually
-from worker.clients import Aggregates, Narrative, SignalStream
-from worker.coins import load_catalogue
+from worker.serve import coins as coins_module
 from worker.serve import fresh as fresh_module
 from worker.serve import state as state_module
+from worker.serve.api import build_api
 from worker.serve.coins import coin_routes
 from worker.serve.fresh import Fresh
 from worker.serve.health import health_routes
 from worker.serve.hub import Ending, Event, Hub, TooManyStreamsError, pump
 from worker.serve.live import live_routes
-from worker.serve.recent import RecentSignals
-from worker.serve.state import ServeState
+from worker.settings import ServeSettings
 from worker.signal_filter import SignalFilter
 
 
@@ -158,17 +158,6 @@ async def test_a_websocket_that_says_something_goes_on_hearing(said: dict[str, A
     assert sent == ["websocket.accept", "websocket.send"]
 
 
-def state_over(redis: Any) -> ServeState:
-    return ServeState(
-        aggregates=cast(Aggregates, redis),
-        narrative=cast(Narrative, redis),
-        catalogue=load_catalogue(None),
-        hub=Hub(queue=5, streams=1),
-        recent=RecentSignals(1),
-        kafka=cast(SignalStream, redis),
-    )
-
-
 async def test_no_board_is_answered_that_is_older_than_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     read: list[float] = []
@@ -183,7 +172,8 @@ async def test_no_board_is_answered_that_is_older_than_five_seconds(monkeypatch:
     api.include_router(coin_routes(state_over(Redis())))
     transport = httpx.ASGITransport(app=api)
     read_at: dict[str, float] = {}
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    plain = {"Accept-Encoding": "identity"}  # packing would let the next reading overtake
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=plain) as http:
 
         async def read_of(sort: str) -> float:
             answer = (await http.get("/v1/coins", params={"sort": sort})).json()
@@ -214,3 +204,90 @@ async def test_a_silent_redis_is_not_waited_for_by_a_probe(monkeypatch: pytest.M
         assert (await http.get("/readyz")).status_code == 503
     assert state.problem is not None
     assert "redis.url" in state.problem
+
+
+class EmptyRedis:
+    async def board(self, _: str) -> list[BoardRow]:
+        return []
+
+    async def check(self) -> None:
+        pass
+
+
+def whole_api() -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=build_api(state_over(EmptyRedis()), ServeSettings()))
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
+
+
+async def test_a_board_is_packed_once_for_all_who_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[bytes] = []
+
+    def compress(body: bytes, level: int, *, mtime: float) -> bytes:
+        packed.append(body)
+        return gzip.compress(body, level, mtime=mtime)
+
+    monkeypatch.setattr(coins_module, "gzip", SimpleNamespace(compress=compress))
+    async with whole_api() as http:
+        http.headers["accept-encoding"] = "identity"
+        plain = await http.get("/v1/coins")
+        assert (plain.headers["vary"], "content-encoding" in plain.headers) == ("Accept-Encoding", False)
+        for _ in range(2):
+            given = await http.get("/v1/coins", headers={"Accept-Encoding": "br, gzip"})
+            assert (given.headers["vary"], given.headers["content-encoding"]) == ("Accept-Encoding", "gzip")
+            assert given.content == plain.content
+    assert packed == [plain.content]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_probes_may_ask_for_the_head_alone(path: str) -> None:
+    async with whole_api() as http:
+        assert (await http.head(path)).status_code == (await http.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/v1/coins?min-certainty=0.9", "window, sort"),
+        ("/v1/coins/BTC?min-certainty=0.9", "no query"),
+        ("/v1/coins/BTC/series?min-certainty=0.9", "metric, window, from, to, step"),
+        ("/v1/narrative?min-certainty=0.9", "from, to"),
+        (
+            "/v1/signals/recent?limit=3&min-certainty=0.9",
+            "limit, coin, sentiment, action, emotion, min_certainty",
+        ),
+        ("/v1/stream?coin=BTC&min-certainty=0.9", "event, coin, sentiment, action, emotion, min_certainty"),
+    ],
+)
+async def test_a_name_that_a_query_does_not_know_is_refused(path: str, known: str) -> None:
+    async with whole_api() as http:
+        refused = await http.get(path)
+    assert refused.status_code == 422
+    (error,) = refused.json()["detail"]
+    assert error["loc"] == ["query", "min-certainty"]
+    assert error["msg"].startswith(f"'min-certainty' is unknown here: it takes {known}")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [(b"coin=BTC,ETH", b"should match pattern"), (b"coins=BTC", b"'coins' is unknown here")],
+)
+async def test_a_websocket_is_refused_with_a_reason(query: bytes, said: bytes) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "websocket",
+        "path": "/v1/ws",
+        "query_string": query,
+        "headers": [(b"host", b"localhost")],
+        "subprotocols": [],
+        "extensions": {"websocket.http.response": {}},
+    }
+    await build_api(state_over(EmptyRedis()), ServeSettings())(scope, receive, send)
+    assert sent[0]["status"] == 422
+    assert said in sent[1]["body"]

@@ -29,6 +29,19 @@ def test_newest_first_whatever_came_first(coins: frozenset[str] | None) -> None:
     assert found == [b"5", b"4", b"3", b"2"]
 
 
+@pytest.mark.parametrize("coins", [None, frozenset({"BTC"})])
+def test_the_newest_stay_whichever_partition_came_last(coins: frozenset[str] | None) -> None:
+    """Dropped in the order of arrival, what the first partitions had newest was gone."""
+    made = RecentSignals(120)
+    for partition in range(3):
+        for number in range(partition, 600, 3):
+            at = START + timedelta(seconds=number)
+            signal = CryptoSignal.model_validate(full_signal(number, at, ("BTC",)))
+            made.add(signal, str(number).encode())
+    found = made.find(SignalFilter(coins=coins), limit=1_000)
+    assert found == [str(number).encode() for number in range(599, 479 if coins is None else 499, -1)]
+
+
 def test_one_emotion_is_enough() -> None:
     assert recent().find(SignalFilter(emotions=frozenset({"greed", "anger"})), 10) == [b"4", b"2", b"0"]
     assert recent().find(SignalFilter(emotions=frozenset({"anger"})), 10) == []

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
@@ -51,5 +53,11 @@ def build_api(state: ServeState, settings: ServeSettings) -> FastAPI:
             status_code=503,
             headers={"Retry-After": "2"},
         )
+
+    @api.exception_handler(WebSocketRequestValidationError)
+    async def refused(socket: WebSocket, error: WebSocketRequestValidationError) -> None:
+        # FastAPI would close it unopened: a bare 403, as for another origin.
+        reason = {"detail": jsonable_encoder(error.errors())}
+        await socket.send_denial_response(JSONResponse(reason, status_code=422))
 
     return api

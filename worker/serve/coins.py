@@ -1,9 +1,11 @@
 """Routes of coins and recent signals: JSON out of Redis and memory."""
 
+import asyncio
+import gzip
 import re
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from pydantic import BeforeValidator
 
 from schemas.aggregates import Series
@@ -20,7 +22,7 @@ from worker.serve.answers import (
     names,
     sorted_rows,
 )
-from worker.serve.filters import SYMBOL, signal_filter
+from worker.serve.filters import SYMBOL, known_names, signal_filter
 from worker.serve.state import ServeState
 from worker.signal_filter import SignalFilter
 
@@ -62,10 +64,10 @@ _REDIS_GONE: Final[dict[int | str, dict[str, Any]]] = {
 
 def coin_routes(state: ServeState) -> APIRouter:
     """Everything below ``/v1`` that is plain JSON."""
-    router = APIRouter(prefix="/v1", tags=["coins"])
+    router = APIRouter(prefix="/v1", tags=["coins"], dependencies=[Depends(known_names)])
 
     @router.get("/coins", response_model=BoardAnswer, responses=_REDIS_GONE)
-    async def list_coins(window: Window = "1h", sort: Sort = "volume") -> Response:
+    async def list_coins(request: Request, window: Window = "1h", sort: Sort = "volume") -> Response:
         """All coins over one window. An answer is at most 5 s old; `as_of` says when it was made."""
         board = await state.boards.get(window, lambda: state.board(window))
         if sort not in board.answers:
@@ -76,7 +78,13 @@ def coin_routes(state: ServeState) -> APIRouter:
                 coins=[_named(state, row) for row in sorted_rows(board.rows, sort)],
             )
             board.answers[sort] = answer.model_dump_json().encode()
-        return _json(board.answers[sort])
+        varies = {"Vary": "Accept-Encoding"}
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return _json(board.answers[sort], varies)
+        if sort not in board.gzipped:
+            # A page reads it every 1.5 s: 885 coins are 805 KB, packed about a tenth, in 8 ms of a thread.
+            board.gzipped[sort] = await asyncio.to_thread(gzip.compress, board.answers[sort], 5, mtime=0)
+        return _json(board.gzipped[sort], varies | {"Content-Encoding": "gzip"})
 
     @router.get("/coins/{symbol}", response_model=CoinAnswer, responses=_NOT_THERE | _REDIS_GONE)
     async def show_coin(symbol: Symbol) -> Response:
@@ -130,5 +138,5 @@ def _known(state: ServeState, symbol: str) -> bool:
     return symbol == MARKET or symbol in state.catalogue.coins
 
 
-def _json(body: bytes) -> Response:
-    return Response(body, media_type="application/json")
+def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, headers=headers, media_type="application/json")

@@ -21,11 +21,13 @@ def health_routes(state: ServeState) -> APIRouter:
     """``/healthz``, ``/readyz`` and ``/metrics``."""
     router = APIRouter(tags=["operation"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> Health:
         """The process answers."""
         return Health(status="ok")
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses=_UNAVAILABLE)
     async def readyz(response: Response) -> Health:
         """Redis and Kafka answer too; they are asked once for all who ask at the same time."""

@@ -135,7 +135,9 @@ class Hub:
             TooManyStreamsError: no more readers are allowed.
         """
         if len(self._subscriptions) >= self._streams:
-            raise TooManyStreamsError(f"{self._streams} streams are open, the limit: try again later.")
+            raise TooManyStreamsError(
+                f"{self._streams} streams are open, as many as serve.max_streams allows: try again later."
+            )
         subscription = Subscription(wanted, kinds, self._queue)
         if self._closed:
             subscription.end(Ending.STOPPING)

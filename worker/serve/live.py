@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Response, WebSocke
 from starlette.types import Receive, Scope, Send
 
 from worker.serve.answers import ErrorAnswer
-from worker.serve.filters import signal_filter
+from worker.serve.filters import known_names, signal_filter
 from worker.serve.hub import Ending, Event, EventKind, Hub, Subscription, TooManyStreamsError, pump
 from worker.signal_filter import SignalFilter
 
@@ -75,7 +75,7 @@ class EventStream(Response):
 
 def live_routes(hub: Hub) -> APIRouter:
     """``/v1/stream`` and ``/v1/ws``."""
-    router = APIRouter(prefix="/v1", tags=["signals"])
+    router = APIRouter(prefix="/v1", tags=["signals"], dependencies=[Depends(known_names)])
 
     @router.get("/stream", response_class=EventStream, status_code=200, responses=_ANSWERS)
     async def stream(wanted: Wanted, kinds: Kinds = []) -> Response:  # noqa: B006

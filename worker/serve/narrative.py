@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Response
 
 from worker.narrative.index import NoArticlesError
 from worker.serve.answers import ErrorAnswer, NarrativeAnswer
+from worker.serve.filters import known_names
 from worker.serve.state import ServeState
 
 Month = Annotated[str | None, Query(pattern=r"^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])$", examples=["2015-01"])]
@@ -18,7 +19,7 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 def narrative_routes(state: ServeState) -> APIRouter:
     """``/v1/narrative``."""
-    router = APIRouter(prefix="/v1", tags=["narrative"])
+    router = APIRouter(prefix="/v1", tags=["narrative"], dependencies=[Depends(known_names)])
 
     @router.get("/narrative", response_model=NarrativeAnswer, responses=_ERRORS)
     async def show_index(

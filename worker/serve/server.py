@@ -26,12 +26,14 @@ from worker.settings import FreqtradeSettings, ServeSettings, Settings
 from worker.source.reaching import why_unreachable
 from worker.stopping import unless_stopped
 from worker.telemetry.health import HEALTH
+from worker.telemetry.metrics import READY
 from worker.telemetry.seldom import Seldom
 
 log = structlog.get_logger(__name__)
 
 _MALFORMED: Final = ("Invalid HTTP request received.", "Unsupported upgrade request.")
 _STOP_SECONDS: Final = 3
+_READY_SECONDS: Final = 5.0
 _CHANGES_SECONDS: Final = 0.25
 """Changes are told this often at most: a busy aggregator announces hundreds of batches a second."""
 
@@ -71,9 +73,25 @@ async def run_serve(settings: Settings, stop: asyncio.Event) -> None:
                 log.info("serve.stopped_at_start")
                 return
             log.info("serve.ready", address=page_address(settings.serve, listening.getsockname()[1]))
-            with HEALTH.part("serve") as report:
-                report(None)
+            telling = asyncio.create_task(_tell_readiness(state))
+            try:
                 await serve_app(build_api(state, settings.serve), listening, stop, closing=state.hub.close)
+            finally:
+                telling.cancel()
+
+
+async def _tell_readiness(state: ServeState) -> None:
+    """Say to the process's probes and metrics what its own ``/readyz`` says, until it is cancelled."""
+    with HEALTH.part("serve") as report:
+        while True:
+            try:
+                await state.probes.get("ready", state.check)
+                problem = None
+            except KbertError:  # without the error: it names the server, and anyone may ask
+                problem = "Redis or Kafka does not answer as it should"
+            report(problem)
+            READY.labels("serve").set(problem is None)
+            await asyncio.sleep(_READY_SECONDS)
 
 
 async def serve_app(

@@ -30,6 +30,8 @@ class Board:
     rows: list[BoardRow]
     answers: dict[Sort, bytes] = field(default_factory=dict)
     """JSON of each order that was asked for."""
+    gzipped: dict[Sort, bytes] = field(default_factory=dict)
+    """The same for who takes gzip."""
 
 
 @dataclass

@@ -53,26 +53,31 @@ export class Stream {
   constructor({ onEvent, onState }) {
     this.onEvent = onEvent;
     this.onState = onState;
-    this.query = {};
     this.round = 0;
     this.wait = 500;
   }
 
-  /** Connect with these filters, in place of the connection before. */
-  open(query = this.query) {
-    this.query = query;
+  /** Connect, in place of the connection before. */
+  open() {
+    this.close();
+    this.connect(this.round);
+  }
+
+  /** Disconnect without a word. */
+  close() {
     this.round += 1;
     this.abort?.abort();
     clearTimeout(this.timer);
-    this.connect(this.round);
   }
 
   async connect(round) {
     const abort = (this.abort = new AbortController());
     let problem = null;
     this.onState("connecting");
+    const watchdog = setTimeout(() => abort.abort(), PATIENCE); // until the headers are there
     try {
-      const answer = await fetch(`/v1/stream${asQuery(this.query)}`, { headers: headers(), signal: abort.signal });
+      const answer = await fetch("/v1/stream", { headers: headers(), signal: abort.signal });
+      clearTimeout(watchdog);
       if (!answer.ok) throw new ApiError(answer.status);
       if (round !== this.round) return;
       this.onState("live");
@@ -80,6 +85,8 @@ export class Stream {
       problem = await this.read(answer.body.getReader(), abort);
     } catch (error) {
       problem = error instanceof ApiError ? error.status : "network";
+    } finally {
+      clearTimeout(watchdog);
     }
     if (round !== this.round) return;
     this.onState("lost", problem);

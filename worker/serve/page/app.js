@@ -1,11 +1,13 @@
 // The page: one stream, one board, one coin at a time.
 
-import { ApiError, get, hasToken, setToken, Stream } from "./api.js";
+import { ApiError, get, hasToken, setToken } from "./api.js";
 import { Board } from "./board.js";
 import { CoinView } from "./coin.js";
 import { fill, h } from "./dom.js";
 import { Feed } from "./feed.js";
 import { narrativeMonths, NarrativeView } from "./narrative.js";
+import { released } from "./press.js";
+import { SharedStream } from "./shared.js";
 import { currentLanguage, setLanguage, WINDOWS, windowName, word } from "./words.js";
 
 const element = (id) => document.getElementById(id);
@@ -19,35 +21,50 @@ let lastRead = 0;
 let reading = false;
 let round = 0; // of readings: a late answer to an older one is dropped
 let feedRound = 0;
+let leaving; // timer of a page that is hidden
 let state = "connecting";
 let problem = null; // why the stream was lost
 const failed = { view: null, feed: null }; // status of a read that failed, 0 where nothing answered; null after a good one
+const HIDDEN_MS = 5000; // a page that nobody sees holds no stream for longer
 const BANNERS = { 429: "busy_banner", 503: "redis_banner" }; // of a read, by its status
 
 const board = new Board({ onSort: () => readAnew() });
-const feed = new Feed(element("feed"), { onFilter: () => { stream.open(feed.query()); fillFeed(); }, symbolOf: (name) => board.symbolOf(name) });
-const stream = new Stream({
+const feed = new Feed(element("feed"), { onFilter: () => fillFeed(), symbolOf: (name) => board.symbolOf(name) });
+const stream = new SharedStream({
   onEvent(kind, data) {
     changed = true;
-    if (kind === "signal") feed.add(data);
+    if (kind === "signal" && feed.passes(data)) feed.add(data);
   },
   onState(now, why) {
-    const returned = state === "lost" && now === "live";
+    const began = state !== "live" && now === "live"; // what came before it, and was missed without it
     if (now !== "connecting" || state !== "lost") state = now; // a try is no news while the banner stands
     problem = now === "lost" ? why : now === "live" ? null : problem;
     showState();
-    if (returned) { refresh(); fillFeed(); offerNarrative(); }
+    if (began) { refresh(); fillFeed(); offerNarrative(); }
   },
 });
+
+/** The server opens no stream, as too many are open, but can be read. */
+function refused() {
+  return state === "lost" && (problem === 429 || problem === 503);
+}
+
+/** What the banner says of the stream, or of a read and its status. */
+function complaint(why) {
+  if (state === "lost" && !refused()) return word(why === 1013 ? "slow_banner" : "lost_banner");
+  if (refused() && problem === 503 && why === 503) return word("lost_banner"); // a proxy's: it reaches no server
+  if (why !== null) return word(BANNERS[why] ?? "stale_banner");
+  return refused() ? word("streams_banner") : "";
+}
 
 function showState() {
   const status = element("status");
   status.className = `status ${state}`;
-  status.lastElementChild.textContent = word(state);
-  const why = state === "lost" ? problem : failed.view ?? failed.feed;
+  status.lastElementChild.textContent = word(refused() ? "refused" : state);
+  const why = state === "lost" && !refused() ? problem : failed.view ?? failed.feed;
   const asks = why === 401;
   element("token").hidden = !asks;
-  const text = asks ? (hasToken() ? word("token_wrong") : "") : state === "lost" ? word(why === 1013 ? "slow_banner" : "lost_banner") : why === null ? "" : word(BANNERS[why] ?? "stale_banner");
+  const text = asks ? (hasToken() ? word("token_wrong") : "") : complaint(why);
   element("banner").hidden = !text;
   element("banner").textContent = text;
 }
@@ -66,13 +83,14 @@ async function refresh() {
   changed = false;
   try {
     if (coin) await coin.load(window_);
-    else {
+    if (!coin || !board.answer) { // the filter of the feed knows coins by the board's names
       const answer = await get("coins", { window: window_, sort: board.sort });
+      await released();
       if (mine === round) board.show(answer);
     }
     if (mine !== round) return;
     noteRead("view", null);
-    if (failed.feed !== null) fillFeed();
+    if (failed.feed !== null || refused()) fillFeed();
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     if (mine === round) noteRead("view", error.status);
@@ -111,11 +129,22 @@ async function offerNarrative() {
 
 // News at most every 1.5 s (a coin's charts every 5 s); without any, windows still roll on.
 setInterval(() => {
-  if (document.hidden || state === "lost") return;
+  if (document.hidden || (state === "lost" && !refused())) return;
   const age = Date.now() - lastRead;
-  const pace = coin ? 5000 : feed.query().coin ? 3000 : 1500;
-  if ((age >= pace && (changed || feed.query().coin)) || age >= 10000) refresh();
+  const pace = coin ? 5000 : refused() ? 3000 : 1500;
+  if ((age >= pace && (changed || refused())) || age >= 10000) refresh();
 }, 500);
+
+/** Take part in the stream while the page is seen. */
+function followVisibility() {
+  clearTimeout(leaving);
+  if (document.hidden) {
+    leaving = setTimeout(() => stream.close(), HIDDEN_MS);
+    return;
+  }
+  if (stream.closed) stream.open();
+  refresh();
+}
 
 /** The coin of an address; null, and so the board, where it names none or is cut off within a letter. */
 function coinOf(hash) {
@@ -181,19 +210,19 @@ element("token").addEventListener("submit", (event) => {
   event.preventDefault();
   setToken(element("token-field").value);
   problem = failed.view = failed.feed = null;
-  stream.open(feed.query());
+  stream.open();
   readAnew();
   fillFeed();
   offerNarrative();
 });
-addEventListener("hashchange", route);
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+addEventListener("hashchange", () => { if (/^#\/|^$/.test(location.hash)) route(); }); // #main is a place within the page
+document.addEventListener("visibilitychange", followVisibility);
 
 setLanguage(kept("language", navigator.language.startsWith("ko") ? "ko" : "en"));
 document.documentElement.dataset.theme = kept("theme", matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
 label();
 route();
-stream.open(feed.query());
+followVisibility();
 fillFeed();
 offerNarrative();
 setInterval(offerNarrative, 10000);

@@ -38,7 +38,14 @@ export class Board {
     this.field.setAttribute("aria-label", word("search"));
     fill(this.legend, ACTIONS.map((name) => h("span", {}, h("i", { class: `fill-${name}` }), word(name))));
     fill(this.head, COLUMNS.map(([name, sort], n) => h("th", { scope: "col", class: `c${n}`, "aria-sort": sort === this.sort ? (sort === "symbol" ? "ascending" : "descending") : null },
-      sort ? h("button", { type: "button", class: sort === this.sort ? "on" : "", title: `${word("sort_by")}: ${word(name)}`, onclick: () => { this.sort = sort; this.label(window); this.onSort(); } }, word(name)) : word(name))));
+      sort ? h("button", { type: "button", class: sort === this.sort ? "on" : "", title: `${word("sort_by")}: ${word(name)}`, onclick: () => this.sortBy(sort, window, n) }, word(name)) : word(name))));
+  }
+
+  sortBy(sort, window, n) {
+    this.sort = sort;
+    this.label(window);
+    this.head.children[n].firstElementChild.focus(); // its button is a new one
+    this.onSort();
   }
 
   /** The symbol of a coin by one of its names; undefined where the board has none of this name. */
@@ -89,12 +96,13 @@ export class Board {
       }
     }
     found.sort((a, b) => Math.abs(b[2]) - Math.abs(a[2]));
-    const text = JSON.stringify([word("alerts"), known, found.slice(0, 8).map(([coin, name, z]) => [coin.symbol, name, z.toFixed(1)])]);
+    const calm = this.answer.window === "7d" ? "alerts_week" : known || !this.answer.coins.some((coin) => coin.freshness !== null) ? "no_alerts" : "alerts_warming";
+    const text = JSON.stringify([word("alerts"), calm, found.slice(0, 8).map(([coin, name, z]) => [coin.symbol, name, z.toFixed(1)])]);
     if (text === this.told) return; // a live region that is rewritten is read aloud again
     this.told = text;
     fill(this.alerts, h("h2", {}, word("alerts")), found.length
       ? found.slice(0, 8).map(([coin, name, z]) => h("a", { class: `alert ${name === "alert_volume" ? "volume" : tone(z)}`, href: `#/coin/${encodeURIComponent(coin.symbol)}` },
         h("b", {}, coinNames(coin)[0]), ` ${word(name)} `, h("span", {}, `${signed(z, 1)}σ`)))
-      : h("p", {}, word(known || !this.answer.coins.some((coin) => coin.freshness !== null) ? "no_alerts" : "alerts_warming")));
+      : h("p", {}, word(calm)));
   }
 }

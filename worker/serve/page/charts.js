@@ -141,8 +141,8 @@ export function scoreChart(node, series) {
   }, [seconds(series), ...names.map((name) => series.values[name])]);
 }
 
-/** The share of negative articles a month, its interval as a band, articles as bars beneath. */
-export function narrativeChart(node, months) {
+/** The share of negative articles a month, its interval as a band, articles as bars beneath; `monthName` writes one in the legend. */
+export function narrativeChart(node, months, monthName) {
   // Months are names here, not moments: as UTC they are read back as they were, wherever the reader is.
   const times = months.map(({ month }) => Date.parse(`${month}-01T00:00:00Z`) / 1000);
   const name = (second) => new Date(second * 1000).toISOString().slice(0, 7);
@@ -164,7 +164,7 @@ export function narrativeChart(node, months) {
     ],
     bands: [{ series: [2, 3], fill: css("--band") }],
     series: [
-      { label: word("month"), value: (self, second) => name(second ?? self.data[0].at(-1)) },
+      { label: word("month"), value: (self, second) => monthName(name(second ?? self.data[0].at(-1))) },
       { label: word("articles"), scale: "articles", width: 0, fill: css("--bar"), paths: uPlot.paths.bars({ size: [0.8, 40] }), points: { show: false }, value: told((value) => (value === null ? "–" : count(value))) },
       { ...edge, label: word("share_high"), value: told(share) },
       { ...edge, label: word("share_low"), value: told(share) },

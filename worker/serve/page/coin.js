@@ -2,9 +2,10 @@
 
 import { ApiError, get } from "./api.js";
 import { indexChart, scoreChart, stackChart } from "./charts.js";
-import { fill, h } from "./dom.js";
+import { fill, h, renew } from "./dom.js";
 import { indexBar, mix, zscore } from "./marks.js";
 import { message } from "./message.js";
+import { released } from "./press.js";
 import { ACTIONS, coinNames, count, duration, EMOTIONS, percent, plain, signed, windowName, word } from "./words.js";
 
 const METRICS = ["sentiment_index", "messages", "action", "emotion", "certainty", "relevance", "toxicity"];
@@ -18,6 +19,7 @@ export class CoinView {
     this.symbol = symbol;
     this.charts = [];
     this.head = h("div", { class: "coin-head" });
+    this.back = back();
     this.numbers = h("dl", { class: "numbers" });
     this.panels = ["index_chart", "action_chart", "emotion_chart", "score_chart"].map((name) => {
       const title = h("h2");
@@ -50,6 +52,7 @@ export class CoinView {
       if (round === this.round) fill(this.node, h("section", { class: "panel empty" }, h("h2", {}, `${word("not_found")}: ${this.symbol}`), back()));
       return;
     }
+    await released();
     if (round === this.round) this.show(window, ...answers);
   }
 
@@ -58,8 +61,9 @@ export class CoinView {
     if (this.parts[0].parentNode !== this.node) fill(this.node, this.parts); // there was no such coin before
     const m = coin.windows[window];
     const [first, second] = coinNames(coin);
-    fill(this.head, back(), h("h1", {}, first, h("small", {}, `${coin.symbol} · ${second}`)),
-      h("span", { class: "fresh" }, `${word("freshness")} ${coin.freshness === null ? "–" : `${duration(coin.freshness)} ${word("late_ago")}`} · ${windowName(window)}`));
+    this.back.textContent = back().textContent;
+    renew(this.head, [this.back, h("h1", {}, first, h("small", {}, `${coin.symbol} · ${second}`)),
+      h("span", { class: "fresh" }, `${word("freshness")} ${coin.freshness === null ? "–" : `${duration(coin.freshness)} ${word("late_ago")}`} · ${windowName(window)}`)]);
     const numbers = [
       ["index", indexBar(m.sentiment_index), zscore(m.zscore_index)],
       ["volume", h("b", {}, count(m.messages)), zscore(m.zscore_volume, "volume")],

@@ -28,3 +28,10 @@ export function svg(tag, attributes = {}, ...children) {
 export function fill(node, ...children) {
   node.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
 }
+
+/** The same, but those that stay are not touched: an element that is put back has lost focus and clicks. */
+export function renew(node, children) {
+  const staying = new Set(children);
+  for (const child of [...node.children]) if (!staying.has(child)) child.remove();
+  children.forEach((child, n) => { if (node.children[n] !== child) node.insertBefore(child, node.children[n] ?? null); });
+}

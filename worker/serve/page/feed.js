@@ -1,6 +1,6 @@
 // Live signals with filters.
 
-import { fill, h } from "./dom.js";
+import { fill, h, renew } from "./dom.js";
 import { message } from "./message.js";
 import { ACTIONS, SENTIMENTS, word } from "./words.js";
 
@@ -75,7 +75,7 @@ export class Feed {
   /** The filter as the API takes it; a coin by its symbol, or by a name that the board knows. */
   query() {
     const name = this.coin.value.trim();
-    const coin = this.symbolOf(name) ?? name.toUpperCase();
+    const coin = (name && this.symbolOf(name)) || name.toUpperCase();
     return {
       coin: /^[0-9A-Z._-]{1,32}$/i.test(coin) ? coin : "",
       sentiment: this.sentiment.value,
@@ -83,6 +83,15 @@ export class Feed {
       min_certainty: Number(this.certainty.value) || "",
       min_relevance: Number(this.relevance.value) || "",
     };
+  }
+
+  /** Whether the filter lets a signal through, as the API would: the stream has them all. */
+  passes(signal) {
+    const wanted = this.query();
+    return (!wanted.coin || signal.coins.includes(wanted.coin))
+      && (!wanted.sentiment || signal.sentiment_strength === wanted.sentiment)
+      && (!wanted.action || signal.action_signal === wanted.action)
+      && signal.certainty >= wanted.min_certainty && signal.relevance >= wanted.min_relevance;
   }
 
   /** What came before, and what was missed while there was no connection. */
@@ -129,7 +138,7 @@ export class Feed {
   render() {
     this.showPause();
     const nodes = new Map([...this.list.children].map((node) => [node.dataset.key, node]));
-    fill(this.list, this.signals.map((signal) => {
+    renew(this.list, this.signals.map((signal) => {
       const key = `${document.documentElement.lang} ${identity(signal)}`;
       const node = nodes.get(key) ?? message(signal);
       node.dataset.key = key;

@@ -3,13 +3,21 @@
 import { get } from "./api.js";
 import { narrativeChart } from "./charts.js";
 import { fill, h } from "./dom.js";
+import { released } from "./press.js";
 import { count, percent, signed, word } from "./words.js";
 
 const ROWS = 24; // months of the table; the chart has all
+const SEOUL_MS = 9 * 3600000; // ahead of UTC, in summer too
 
 /** The months, oldest first; none where the traffic pipeline has counted nothing. */
 export async function narrativeMonths() {
   return (await get("narrative")).months;
+}
+
+/** A month's name, marked while it runs in Korea. */
+function monthName(month) {
+  const running = new Date(Date.now() + SEOUL_MS).toISOString().slice(0, 7);
+  return month === running ? `${month} (${word("so_far")})` : month;
 }
 
 export class NarrativeView {
@@ -29,6 +37,7 @@ export class NarrativeView {
   async load() {
     const round = (this.round = (this.round ?? 0) + 1);
     const months = await narrativeMonths();
+    await released();
     if (round !== this.round || JSON.stringify(months) === JSON.stringify(this.shown)) return;
     this.shown = months;
     this.redraw();
@@ -43,7 +52,7 @@ export class NarrativeView {
     this.note.textContent = word("narrative_note");
     const last = months.findLast((month) => month.articles > 0);
     fill(this.numbers, last ? [
-      ["month", last.month], ["share", percent(last.share)],
+      ["month", monthName(last.month)], ["share", percent(last.share)],
       ["interval", `${percent(last.share_low)} – ${percent(last.share_high)}`],
       ["articles", count(last.articles)], ["standardised", last.standardised === null ? "–" : `${signed(last.standardised, 1)}σ`],
     ].map(([name, value]) => h("div", {}, h("dt", {}, word(name)), h("dd", {}, h("b", {}, value)))) : []);
@@ -53,12 +62,12 @@ export class NarrativeView {
       return;
     }
     fill(this.canvas);
-    this.chart = narrativeChart(this.canvas, months);
+    this.chart = narrativeChart(this.canvas, months, monthName);
     const columns = ["month", "articles", "negatives", "share", "interval", "standardised"];
     fill(this.table,
       h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, word(name))))),
       h("tbody", {}, months.slice(-ROWS).reverse().map((month) => h("tr", {},
-        [month.month, count(month.articles), count(month.negatives), percent(month.share),
+        [monthName(month.month), count(month.articles), count(month.negatives), percent(month.share),
           month.share === null ? "–" : `${percent(month.share_low)} – ${percent(month.share_high)}`,
           month.standardised === null ? "–" : signed(month.standardised, 1)].map((value) => h("td", {}, value))))));
   }
