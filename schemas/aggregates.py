@@ -68,8 +68,9 @@ class BoardRow(BaseModel):
 class Series(BaseModel):
     """Rolling windows of one coin over time, one column a metric.
 
-    The value at a time covers the buckets that ended by it, so that it was known then. Only the
-    last point, where the series reaches the present, ends in a bucket that still grows.
+    The value at a time covers the buckets that ended by it, as known today: messages published by
+    then and processed later are in it. For a backtest export signals and go by ``processed_at``.
+    Only the last point, where the series reaches the present, ends in a bucket that still grows.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)

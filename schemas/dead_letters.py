@@ -33,7 +33,10 @@ class DeadLetterHeaders(BaseModel):
     topic: str = Field(alias="kbert.topic")
     partition: int = Field(alias="kbert.partition")
     offset: int = Field(alias="kbert.offset")
-    timestamp: int = Field(alias="kbert.timestamp", description="Broker timestamp of the original, ms.")
+    timestamp: int = Field(
+        alias="kbert.timestamp",
+        description="Timestamp of the original, ms since the epoch, -1 where absent; kept by each replay.",
+    )
     failed_at: str = Field(alias="kbert.failed_at", description="RFC 3339, UTC.")
     original_bytes: int | None = Field(
         default=None,

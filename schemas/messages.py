@@ -23,7 +23,7 @@ class RawMessage(BaseModel):
         default=None,
         coerce_numbers_to_str=True,
         description="Identity of the message, kept on its signal: unique within its source. "
-        "Where absent: `topic:partition:offset` of the record.",
+        "Where absent: `topic:partition:offset:timestamp` of the record (ms since the epoch).",
     )
     source: str = Field(
         default="unknown", max_length=200, description="Where it was found: a room, board or newswire."
@@ -44,7 +44,8 @@ class RawMessage(BaseModel):
     url: str | None = Field(default=None, max_length=4000)
     published_at: UtcDatetime | None = Field(
         default=None,
-        description="Event time. Where absent: the broker's timestamp. Without a zone: UTC.",
+        description="Event time. Where absent: the record's timestamp, of a replayed record the one that its "
+        "header `kbert.timestamp` keeps. Without a zone: UTC.",
     )
 
     @model_validator(mode="after")

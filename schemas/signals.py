@@ -16,7 +16,7 @@ class ModelInfo(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str
-    revision: str = Field(description="Hub commit, or a digest of the weights.")
+    revision: str = Field(description="Hub commit, or a digest of weights, configuration and tokeniser.")
 
 
 class CryptoScores(BaseModel):

@@ -14,5 +14,8 @@ SCHEMA_HEADER: Final = "schema"
 ID_HEADER: Final = "kbert.id"
 """Record header of a replayed raw message that has no id of its own."""
 
+TIMESTAMP_HEADER: Final = "kbert.timestamp"
+"""Record header of a replayed raw message: timestamp of the record that it was first, ms since the epoch."""
+
 CRYPTO_SIGNAL_V1: Final = "crypto-signal/1"
 TRAFFIC_SIGNAL_V1: Final = "traffic-signal/1"

@@ -13,7 +13,7 @@ from worker.collector import calm_collector
 from worker.configured_model import load_configured
 from worker.errors import KbertError, first_of
 from worker.settings import PipelineName, Settings
-from worker.stopping import in_own_thread, unless_stopped
+from worker.stopping import end_by, in_own_thread, unless_stopped
 from worker.telemetry.endpoint import expose
 from worker.telemetry.health import HEALTH
 
@@ -62,7 +62,8 @@ async def _started(
     from worker.inference.turns import EngineInTurn
     from worker.pipeline import Pipeline, batch_bounds
 
-    stack.enter_context(HEALTH.part(f"worker-{name}"))("the model is loading")
+    report = stack.enter_context(HEALTH.part(f"worker-{name}"))
+    report("the model is loading")
     load = partial(load_configured, settings.model, name)
     model = await in_own_thread(load, f"kbert-model-{name}", stop)
     batch_bounds(settings.batch, model)  # a setting that does not suit it is told before anything connects
@@ -73,6 +74,7 @@ async def _started(
         )
     engine = EngineThread(EngineInTurn(model.engine, turns), name=f"kbert-engine-{name}")
     stack.push_async_callback(_ended, engine)
+    report("joining the consumer group")
     source, sink = await stack.enter_async_context(connected(settings, name))
     calm_collector()
     log.info("worker.ready", pipeline=name, **model.info.model_dump(), engine=model.engine.description)
@@ -158,16 +160,28 @@ SERVICES: dict[str, Service] = {"worker": run_worker, "aggregates": run_aggregat
 
 async def run_services(settings: Settings, names: list[str], stop: asyncio.Event) -> None:
     """Run services side by side; the first failure stops all of them and is raised."""
+    async with observed(settings):
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in names:
+                    group.create_task(_watched(name, settings, stop), name=name)
+        except* KbertError as errors:
+            raise first_of(errors) from errors
+
+
+@asynccontextmanager
+async def observed(settings: Settings) -> AsyncIterator[None]:
+    """Metrics and probes at ``metrics.port``, where it is set, for as long as the block lasts.
+
+    Raises:
+        ConfigurationError: nothing can listen there, or others could read there without a token.
+    """
     exposed = None
     if settings.metrics.port is not None:
         exposed = expose(settings.metrics.host, settings.metrics.port, settings.metrics.token)
     beating = asyncio.create_task(_beat())
     try:
-        async with asyncio.TaskGroup() as group:
-            for name in names:
-                group.create_task(_watched(name, settings, stop), name=name)
-    except* KbertError as errors:
-        raise first_of(errors) from errors
+        yield
     finally:
         beating.cancel()
         if exposed is not None:
@@ -196,8 +210,7 @@ async def stop_on_signals() -> AsyncIterator[asyncio.Event]:
     def received(number: signal.Signals) -> None:
         if stop.is_set():
             log.warning("stop.forced", signal=number.name)
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            end_by(number)
         log.info("stop.requested", signal=number.name)
         stop.set()
 

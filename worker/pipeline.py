@@ -38,7 +38,14 @@ from worker.settings import BatchSettings, PipelineName, Settings
 from worker.sink.dead_letters import dead_letter, smaller
 from worker.sink.producer import Delivery, OutRecord, Sink
 from worker.source.consumer import KafkaSource, Record
-from worker.source.decoding import BadMessageError, decode, event_time, record_time
+from worker.source.decoding import (
+    BadMessageError,
+    decode,
+    event_time,
+    made_up_id,
+    record_time,
+    record_timestamp,
+)
 from worker.source.record import unread
 from worker.tasks import Task
 from worker.telemetry import metrics
@@ -285,9 +292,7 @@ class Pipeline:
                 self._task.signal(
                     work.message,
                     message_id=work.message.id or _record_id(work.record),
-                    published_at=event_time(
-                        work.message.published_at, record_time(work.record.timestamp), max_future
-                    ),
+                    published_at=event_time(work.message.published_at, record_time(work.record), max_future),
                     processed_at=processed_at,
                     prediction=prediction,
                     truncated=work.encoded.truncated,
@@ -369,7 +374,7 @@ class Pipeline:
             dead_letter(
                 self._settings.topics.dead_letter,
                 place=(record.claim.partition.topic, record.claim.partition.partition, record.offset),
-                timestamp_ms=record.timestamp,
+                timestamp_ms=record_timestamp(record),
                 key=record.key,
                 value=record.value,
                 headers=record.headers,
@@ -425,6 +430,8 @@ class Pipeline:
             problem = "Kafka opens no transactional producer"
         elif not self._source.joined:
             problem = "the consumer group has not assigned partitions yet"
+        elif self._source.topic_is_gone:  # a member without partitions looks like a spare one
+            problem = f"there is no topic {self._settings.topics.raw}"
         return Look(
             moved=self.counts.records + self.counts.signals + self.counts.dead_letters,
             idle=lag is not None and not any(lag.values()),
@@ -471,9 +478,9 @@ def _failed(error: Exception) -> "asyncio.Future[HeadOutputs]":
 
 
 def _record_id(record: Record) -> str:
-    """Id of a message that brings none: as given by a replay, or its place."""
+    """Id of a message that brings none: as given by a replay, or made up."""
     given = next((value for name, value in record.headers if name == ID_HEADER and value), None)
     if given is not None:
         return given.decode("utf-8", "backslashreplace")[:512]
     partition = record.claim.partition
-    return f"{partition.topic}:{partition.partition}:{record.offset}"
+    return made_up_id(partition.topic, partition.partition, record.offset, record_timestamp(record))

@@ -109,6 +109,7 @@ class Projection:
         pipeline: PipelineName,
     ) -> None:
         self._name = name
+        self._topic = topic
         self._store = store
         self._projector = projector
         self._margin = group.margin
@@ -126,6 +127,7 @@ class Projection:
             # The embedded broker answers ends that are too low: any restart would look like a new topic.
             ends_are_exact=kafka.idempotent_producer,
             on_revoked=projector.revoke,
+            stall_limit=stall_limit,
             pipeline=pipeline,
         )
 
@@ -138,7 +140,9 @@ class Projection:
         """
         try:
             await self._check()
-            await self._follower.start()
+            with HEALTH.part(self._name) as report:
+                report("joining the consumer group")
+                await self._follower.start()
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -242,6 +246,8 @@ class Projection:
             problem = "Kafka does not answer"
         elif not self._follower.joined:
             problem = "the consumer group has not assigned partitions yet"
+        elif self._follower.topic_is_gone:
+            problem = f"there is no topic {self._topic}"
         else:
             try:
                 async with asyncio.timeout(timeout):

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 R = TypeVar("R")
 
@@ -72,8 +73,22 @@ async def in_own_thread(work: Callable[[], R], name: str, stop: asyncio.Event) -
         raise
 
 
+def end_by(number: signal.Signals) -> NoReturn:
+    """End the process at once, as the signal does where nobody handles it."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    # The first process of a container is still here: the kernel takes no default action against it.
+    _exit(128 + number)
+
+
 def _leave(thread: threading.Thread, status: int) -> None:
     if thread.is_alive():
+        _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    try:
         sys.stdout.flush()
         sys.stderr.flush()
+    finally:  # nothing takes the last words any more
         os._exit(status)

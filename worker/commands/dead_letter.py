@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
@@ -9,14 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas.topics import ID_HEADER
+from schemas.topics import ID_HEADER, TIMESTAMP_HEADER
 from worker.commands.board import one_line
 from worker.commands.common import MOST_NAMED
 from worker.errors import KbertError
-from worker.settings import Settings
+from worker.settings import PIPELINES, Settings, topic_setting
 from worker.sink.dead_letters import without_ours
 from worker.sink.producer import KafkaSink, OutRecord
+from worker.sink.topics import describe_topics
 from worker.source.dead_letters import DeadLetter, DeadLetterFilter, read_dead_letters
+from worker.source.decoding import made_up_id
 
 _CHUNK: Final = 500
 
@@ -64,10 +67,11 @@ async def show_dead_letter(settings: Settings, place: str, *, raw: bool) -> None
 
 
 async def replay_dead_letters(settings: Settings, wanted: DeadLetterFilter) -> int:
-    """Send originals back to the topic they came from, and return how many.
+    """Send originals back to the raw topic they came from, and return how many.
 
     A message without an id of its own gets the id that its first reading would have had,
-    in the header ``kbert.id``, so that a second replay is recognised as a repeat.
+    in the header ``kbert.id``, so that a second replay is recognised as a repeat; ``kbert.timestamp``
+    keeps the time of one without ``published_at``.
 
     Raises:
         KbertError: some could not be sent, all others were; the first of them are named on standard error.
@@ -80,7 +84,7 @@ async def replay_dead_letters(settings: Settings, wanted: DeadLetterFilter) -> i
     def leave_out(letter: DeadLetter, why: str) -> None:
         left_out[why] += 1
         if left_out.total() <= MOST_NAMED:
-            origin = f"{letter.about.topic}:{letter.about.partition}:{letter.about.offset}"
+            origin = f"{one_line(letter.about.topic)}:{letter.about.partition}:{letter.about.offset}"
             print(f"left out {letter.place}, from {origin}: {why}", file=sys.stderr)
 
     async def send(chunk: list[DeadLetter]) -> int:
@@ -90,10 +94,11 @@ async def replay_dead_letters(settings: Settings, wanted: DeadLetterFilter) -> i
         return len(chunk) - len(too_large)
 
     try:
+        raw_topics = await _raw_topics(settings)
         chunk: list[DeadLetter] = []
         async for letter in read_dead_letters(settings.topics.dead_letter, settings.kafka, wanted):
-            if letter.about.original_bytes is not None:
-                leave_out(letter, "it was cut, and what is left is not the message")
+            if (why := _why_not(letter, raw_topics)) is not None:
+                leave_out(letter, why)
                 continue
             chunk.append(letter)
             if len(chunk) == _CHUNK:
@@ -104,16 +109,42 @@ async def replay_dead_letters(settings: Settings, wanted: DeadLetterFilter) -> i
     finally:
         await sink.stop()
     if left_out:
-        reasons = "; ".join(f"{count}: {why}" for why, count in left_out.items())
-        raise KbertError(f"{sent} replayed, {left_out.total()} left out ({reasons}).")
+        named = left_out.most_common(MOST_NAMED)
+        reasons = [f"{count}: {why}" for why, count in named]
+        if more := left_out.total() - sum(count for _, count in named):
+            reasons.append(f"{more}: for others")
+        raise KbertError(f"{sent} replayed, {left_out.total()} left out ({'; '.join(reasons)}).")
     return sent
+
+
+async def _raw_topics(settings: Settings) -> dict[str, str | None]:
+    """Name of each raw topic, and why nothing can be sent there; None where it is there."""
+    there = {state.name for state in await describe_topics(settings) if state.exists}
+    raw_topics: dict[str, str | None] = {}
+    for pipeline in PIPELINES:
+        name, setting = settings.of(pipeline).topics.raw, topic_setting(pipeline, "raw")
+        missing = f"there is no topic {name}: correct {setting} or run kbert topics --create"
+        raw_topics[name] = None if name in there else missing
+    return raw_topics
+
+
+def _why_not(letter: DeadLetter, raw_topics: Mapping[str, str | None]) -> str | None:
+    """Why a dead letter is not replayed; None for one that is."""
+    if letter.about.original_bytes is not None:
+        return "it was cut, and what is left is not the message"
+    topic = letter.about.topic
+    if topic not in raw_topics:  # anyone who may write dead letters could have signals sent in their name
+        return f"{one_line(topic)} is neither topics.raw nor traffic.raw"
+    return raw_topics[topic]
 
 
 def _original(letter: DeadLetter) -> OutRecord:
     about = letter.about
     headers = without_ours(letter.headers)
-    if not any(name == ID_HEADER for name, _ in headers):
-        headers.append((ID_HEADER, f"{about.topic}:{about.partition}:{about.offset}".encode()))
+    headers.append((TIMESTAMP_HEADER, str(about.timestamp).encode()))
+    if not any(name == ID_HEADER and value for name, value in headers):
+        made_up = made_up_id(about.topic, about.partition, about.offset, about.timestamp)
+        headers.append((ID_HEADER, made_up.encode()))
     return OutRecord(about.topic, letter.key, letter.value, headers)
 
 

@@ -27,6 +27,7 @@ def dead_letter(
     Args:
         topic: the dead-letter topic.
         place: topic, partition and offset of the original.
+        timestamp_ms: of the original, -1 where absent.
     """
     about = DeadLetterHeaders(
         reason=reason,

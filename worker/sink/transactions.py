@@ -20,6 +20,7 @@ import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
+    InvalidTransactionTimeout,
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
@@ -123,6 +124,8 @@ class TransactionalSink:
                 f"The broker at kafka.bootstrap_servers={self._kafka.bootstrap_servers} has no transactions "
                 f"({type(error).__name__}): set delivery=at_least_once, or use Apache Kafka."
             ) from error
+        except InvalidTransactionTimeout as error:
+            raise self._too_patient() from error
         except KafkaConnectionError as error:
             raise await why_unreachable(self._kafka, error) from error
         except (KafkaError, TimeoutError) as error:
@@ -276,6 +279,8 @@ class TransactionalSink:
                 await producer.start()
         except BaseException as error:
             await self._close(producer)
+            if isinstance(error, InvalidTransactionTimeout):
+                raise self._too_patient() from error
             if isinstance(error, KafkaError | TimeoutError):
                 raise (refusal(error) or self._unreachable(error, self._open_timeout)) from error
             raise
@@ -307,6 +312,12 @@ class TransactionalSink:
         return max(
             sum(len(lane.ready) for lane in lanes) / self._settings.transaction_records,
             sum(lane.bytes_kept for lane in lanes) / self._settings.transaction_bytes,
+        )
+
+    def _too_patient(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"Kafka does not take sink.transaction_timeout={self._settings.transaction_timeout:g} s: lower "
+            "it, or raise the broker's transaction.max.timeout.ms."
         )
 
     def _unreachable(self, error: BaseException, seconds: float) -> ConnectionFailedError:

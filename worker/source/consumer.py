@@ -8,11 +8,7 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import (
-    CommitFailedError,
-    IllegalStateError,
-    KafkaError,
-)
+from aiokafka.errors import CommitFailedError, IllegalStateError, UnknownTopicOrPartitionError
 
 from worker.errors import ConnectionFailedError
 from worker.settings import KafkaSettings, SourceSettings, topic_setting
@@ -20,8 +16,17 @@ from worker.source.committing import Committed, Committer
 from worker.source.header_names import escape_header_names
 from worker.source.lag import lag_of
 from worker.source.ledger import OffsetLedger
-from worker.source.membership import join, leave
-from worker.source.reaching import refusals
+from worker.source.membership import COMMIT_SECONDS, join, leave
+from worker.source.positions import (
+    DROPPED,
+    NO_RESET,
+    OUT_OF_PLACE,
+    bounds_of,
+    positions_of,
+    report_lost,
+    report_shorter,
+)
+from worker.source.reaching import Group, refusals
 from worker.source.record import Claim, Record
 from worker.telemetry import metrics
 
@@ -59,6 +64,7 @@ class KafkaSource:
         self._settings = settings
         self._pipeline = pipeline
         metrics.REBALANCES.labels(pipeline)  # there from the start, as in the pipeline
+        metrics.RECORDS_LOST.labels(pipeline, "worker")
         self._lag = metrics.LagGauge(pipeline, "worker")
         self._ledger: OffsetLedger[TopicPartition] = OffsetLedger()
         self._claims: dict[TopicPartition, Claim] = {}
@@ -69,13 +75,20 @@ class KafkaSource:
         self._committing = asyncio.Lock()
         self.joined = False
         """Whether the group has ever assigned partitions, or none to a spare member."""
+        self.topic_is_gone = False
+        """Whether the last look at the lag has found no topic."""
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._kafka = kafka
+        self._group = Group(
+            settings.group_id,
+            "traffic.group_id" if pipeline == "traffic" else "source.group_id",
+            settings.session_timeout,
+            "source.session_timeout",
+        )
         escape_header_names()
         self._consumer = AIOKafkaConsumer(
             group_id=settings.group_id,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
             isolation_level="read_committed",
             max_poll_interval_ms=int(settings.max_poll_interval * 1000),
             session_timeout_ms=int(settings.session_timeout * 1000),
@@ -84,6 +97,7 @@ class KafkaSource:
             # drains for longer than this is thrown out.
             rebalance_timeout_ms=int((settings.drain_timeout + settings.session_timeout) * 1000),
             fetch_max_wait_ms=int(settings.fetch_max_wait * 1000),
+            **NO_RESET,
             **kafka.client_options(),
         )
 
@@ -91,14 +105,28 @@ class KafkaSource:
         """Join the group.
 
         Raises:
-            ConnectionFailedError: no broker answers.
+            ConnectionFailedError: no broker answers, or the group does not let us in, as `join` has it.
             ConfigurationError: there is no such topic, or this user may not read it.
         """
-        await join(self._consumer, self._topic, _Listener(self), self._kafka, setting=self._setting)
+        await join(
+            self._consumer,
+            self._topic,
+            _Listener(self),
+            self._kafka,
+            setting=self._setting,
+            group=self._group,
+            limit=self._settings.stall_limit,
+        )
 
     async def stop(self) -> None:
         """Commit what is finished and leave the group; a broker that is silent is not waited for."""
-        await leave(self._consumer, self.commit, self._settings.drain_timeout, event="source.stop_abandoned")
+        await leave(
+            self._consumer,
+            # The last one: nothing would cover it, so only the deadline of the stop ends it.
+            lambda: self.commit(seconds=None),
+            self._settings.drain_timeout,
+            event="source.stop_abandoned",
+        )
 
     async def poll(self, max_records: int, timeout: float = 0.2) -> list[Record]:
         """Read the next records and track their offsets.
@@ -118,11 +146,17 @@ class KafkaSource:
         # Slices, since nobody knows the size of a record before it is there. Only the first one waits: the
         # others return at once, so no rebalance begins while records are in nobody's hands.
         while len(records) < max_records and self._has_room_now():
-            with refusals(topic=self._topic, setting=self._setting):
-                polled = await self._consumer.getmany(
-                    timeout_ms=0 if records else int(timeout * 1000),
-                    max_records=min(_SLICE, max_records - len(records)),
-                )
+            try:
+                with refusals(topic=self._topic, setting=self._setting, group=self._group):
+                    polled = await self._consumer.getmany(
+                        timeout_ms=0 if records else int(timeout * 1000),
+                        max_records=min(_SLICE, max_records - len(records)),
+                    )
+            except OUT_OF_PLACE as error:
+                # With records in hand nothing is awaited: the next poll raises it again.
+                if not records and not await self._place(positions_of(error)):
+                    await asyncio.sleep(timeout)
+                break
             if not polled:
                 break
             for partition, messages in polled.items():
@@ -136,6 +170,48 @@ class KafkaSource:
                 claim.bytes_held += sum(map(_SIZE, taken))
                 records += taken
         return records
+
+    async def _place(self, positions: Mapping[TopicPartition, int | None]) -> bool:
+        """Read on from where there are records, and say what is lost or comes again.
+
+        Args:
+            positions: where nothing is to be read; None where no offset is committed.
+
+        Returns:
+            Whether any of them is ours and the broker has answered for it; else it is asked for again.
+        """
+        placed = False
+        for partition, position in positions.items():
+            claim = self._claims.get(partition)
+            bounds = await bounds_of(self._consumer, partition) if claim is not None else None
+            if claim is None or bounds is None or self._claims.get(partition) is not claim:
+                continue
+            placed = True
+            oldest, end = bounds
+            if position is None:
+                self._consumer.seek(partition, oldest)
+            elif position < oldest:
+                report_lost(self._pipeline, "worker", partition, oldest - position, DROPPED)
+                self._consumer.seek(partition, oldest)
+                self._ledger.pass_over(partition, oldest)
+            elif position > end:
+                report_shorter(partition, position, oldest, end)
+                await self._claim_anew(claim, oldest)
+        return placed
+
+    async def _claim_anew(self, claim: Claim, start: int) -> None:
+        """Finish what was taken of a log that is another one now, as at a rebalance, and read this one."""
+        partition = claim.partition
+        await self.drained(self._settings.drain_timeout, [partition])
+        async with self._committing:
+            await self._commit_finished()
+            if self._claims.get(partition) is not claim:
+                return  # a rebalance or a transaction has taken it meanwhile
+            if unfinished := self._ledger.outstanding([partition]):
+                reason = "they were not classified within source.drain_timeout, and their log is gone"
+                report_lost(self._pipeline, "worker", partition, unfinished, reason)
+            self._give_up([partition])
+            await self._claim([partition], start)
 
     def finish(self, records: Iterable[Record]) -> None:
         """The outcome of these records is acknowledged by the broker."""
@@ -172,39 +248,43 @@ class KafkaSource:
             return False
         return True
 
-    async def commit(self) -> None:
+    async def commit(self, seconds: float | None = COMMIT_SECONDS) -> None:
         """Commit what is finished, in order, per partition.
 
         A commit that the group refuses (a rebalance is under way) is no error: the
-        records are read again by whoever owns them next.
+        records are read again by whoever owns them next. Nor is one that no coordinator
+        takes in time: the next one covers it.
+
+        Args:
+            seconds: in which the group has to take it; without end where None.
         """
         # Shielded: a transaction that is cut off in the middle leaves its producer of no more use.
-        await asyncio.shield(asyncio.ensure_future(self._commit()))
+        await asyncio.shield(asyncio.ensure_future(self._commit(seconds)))
 
-    async def _commit(self) -> None:
+    async def _commit(self, seconds: float | None) -> None:
         async with self._committing:
-            await self._commit_finished()
+            await self._commit_finished(seconds)
 
-    async def _commit_finished(self) -> None:
+    async def _commit_finished(self, seconds: float | None = COMMIT_SECONDS) -> None:
         positions = self._ledger.committable()
         if self._transactions is not None:
             await self._commit_in_transactions(self._transactions, positions)
         elif positions:
-            await self._commit_to_group(positions)
+            await self._commit_to_group(positions, seconds)
 
-    async def _commit_to_group(self, positions: dict[TopicPartition, int]) -> None:
+    async def _commit_to_group(self, positions: dict[TopicPartition, int], seconds: float | None) -> None:
         try:
-            with refusals(topic=self._topic, setting=self._setting):
-                await self._consumer.commit(dict(positions))
+            # aiokafka tries again without end, and a revocation would wait behind it.
+            async with asyncio.timeout(seconds):
+                with refusals(topic=self._topic, setting=self._setting, group=self._group):
+                    await self._consumer.commit(dict(positions))
         except (CommitFailedError, IllegalStateError) as error:
             metrics.COMMITS.labels(self._pipeline, "refused").inc()
             log.warning("commit.refused", error=str(error))
             return
-        except KafkaError as error:
-            if not error.retriable:
-                raise
+        except TimeoutError:
             metrics.COMMITS.labels(self._pipeline, "retried").inc()
-            log.warning("commit.failed", error=repr(error))
+            log.warning("commit.failed", seconds=seconds, reason="no group coordinator has taken it")
             return
         metrics.COMMITS.labels(self._pipeline, "done").inc()
         self._ledger.mark_committed(positions)
@@ -257,7 +337,12 @@ class KafkaSource:
 
     async def lag(self, timeout: float) -> dict[TopicPartition, int] | None:
         """Records of each partition without an outcome; None where no broker answers in time."""
-        unread = await lag_of(self._consumer, timeout)
+        try:
+            unread = await lag_of(self._consumer, self._topic, timeout)
+        except UnknownTopicOrPartitionError:
+            self.topic_is_gone, unread = True, {}
+        else:
+            self.topic_is_gone = False
         if unread is None:
             return None
         lag = {tp: count + self._ledger.outstanding([tp]) for tp, count in unread.items()}
@@ -277,7 +362,8 @@ class KafkaSource:
         """Commit what is finished, then give the partitions away."""
         # One hold of the lock: a commit in between would open a transaction whose producer is closed in it.
         async with self._committing:
-            await self._commit_finished()
+            # The group waits twice as long after the drain, and what is not committed now comes again.
+            await self._commit_finished(self._settings.session_timeout / 2)
             self._give_up(partitions)
             for partition in partitions:
                 self._reclaim_at.pop(partition, None)
@@ -294,22 +380,30 @@ class KafkaSource:
         self._ledger.release(partitions)
         self._progress.set()
 
-    async def _claim(self, partitions: Sequence[TopicPartition]) -> None:
-        starts: dict[TopicPartition, int] = {}
+    async def _claim(self, partitions: Sequence[TopicPartition], start: int | None = None) -> None:
+        """Take partitions.
+
+        Args:
+            start: read them from there, whatever is committed, and commit that.
+        """
+        starts: dict[TopicPartition, int] = {} if start is None else dict.fromkeys(partitions, start)
         if self._transactions is not None:
             try:
                 await self._transactions.claim(partitions)
             except ConnectionFailedError as error:
                 self._claim_later(partitions, error)
                 return
-            # Only now is the committed offset final: the consumer may have read an older one by itself.
-            starts = await self._committed(partitions)
+            if start is None:
+                # Only now is the committed offset final: the consumer may have read an older one by itself.
+                starts = await self._committed(partitions)
         # No await from here on: what is polled between a seek and its claim is dropped, and passed over.
         for partition, offset in starts.items():
             self._consumer.seek(partition, offset)
         for partition in partitions:
             self._unclaimed.pop(partition, None)
             self._claims[partition] = Claim(partition)
+            if start is not None:
+                self._ledger.pass_over(partition, start)
         self.joined = True
         log.info("partitions.assigned", partitions=sorted(p.partition for p in self._claims))
 

@@ -2,17 +2,32 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.dead_letters import DeadLetterReason
 from schemas.messages import RawMessage
+from schemas.topics import TIMESTAMP_HEADER
+from worker.telemetry.seldom import Seldom
+
+if TYPE_CHECKING:
+    from worker.source.record import Record
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _JSON_SPACE: Final = b" \t\r\n"
 _BRACE: Final = ord("{")
 _VALIDATOR: Final = TypeAdapter(RawMessage).validator  # `model_validate_json` costs a third more
+
+_FIRST_MS: Final = 1_262_304_000_000
+"""2010, before Kafka: a timestamp below it counts seconds, or was never set."""
+_LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999, the last that a calendar here has."""
+_DIGITS: Final = len(str(_LAST_MS))
+_NO_TIMESTAMP: Final = -1
+
+_seldom = Seldom(structlog.get_logger(__name__))
 
 
 class BadMessageError(Exception):
@@ -75,7 +90,7 @@ def message_kind(message: RawMessage) -> str:
 def event_time(published_at: datetime | None, record_time: datetime, max_future: float) -> datetime:
     """When the message was published.
 
-    The broker's timestamp stands in where ``published_at`` is absent, or lies more than
+    The record's time stands in where ``published_at`` is absent, or lies more than
     ``max_future`` seconds past it: a clock that runs ahead would open windows that no one
     closes. Only the record decides, never the wall clock, so a replay gives the same time.
     """
@@ -86,14 +101,45 @@ def event_time(published_at: datetime | None, record_time: datetime, max_future:
     return published_at
 
 
-def record_time(timestamp_ms: int) -> datetime:
-    """Broker timestamp (ms since the epoch, -1 where absent) as a time."""
-    if timestamp_ms < 0:
-        return datetime.now(UTC)
-    try:
-        return _time_at(timestamp_ms)
-    except (OverflowError, ValueError, OSError):  # a producer wrote a timestamp past the year 9999
-        return datetime.now(UTC)
+def record_timestamp(record: "Record") -> int:
+    """When a record was written (ms since the epoch, -1 where absent), a replayed one for the first time.
+
+    A replay keeps that time in the header ``kbert.timestamp``. A header later than the record itself is not
+    believed, so none can move a message into the future.
+    """
+    for name, value in record.headers:
+        if name == TIMESTAMP_HEADER and value and len(value) <= _DIGITS and value.isdigit():
+            first = int(value)
+            if _FIRST_MS <= first <= min(record.timestamp, _LAST_MS):
+                return first
+    return record.timestamp
+
+
+def record_time(record: "Record") -> datetime:
+    """`record_timestamp` as a time; now, where it is absent or lies outside the years 2010 to 9999."""
+    timestamp = record_timestamp(record)
+    if _FIRST_MS <= timestamp <= _LAST_MS:
+        return _time_at(timestamp)
+    if timestamp != _NO_TIMESTAMP:
+        partition = record.claim.partition
+        _seldom.warning(
+            "record.timestamp_without_sense",
+            topic=partition.topic,
+            partition=partition.partition,
+            offset=record.offset,
+            timestamp=timestamp,
+            mend="correct the producer's clock, or let it write milliseconds since 1970",
+        )
+    return datetime.now(UTC)
+
+
+def made_up_id(topic: str, partition: int, offset: int, timestamp_ms: int) -> str:
+    """Id of a message that brings none: the place of its record, and when that was written.
+
+    The place alone comes again where a topic is made anew.
+    """
+    place = f"{topic}:{partition}:{offset}"
+    return place if timestamp_ms < 0 else f"{place}:{timestamp_ms}"
 
 
 @lru_cache(maxsize=256)  # records that were produced together carry one timestamp

@@ -5,19 +5,29 @@ and what it has applied is known to Redis (the fences), not only to Kafka. So it
 again what was applied, and does so on purpose after each assignment.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, UnknownTopicOrPartitionError
 
 from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings, topic_setting
 from worker.source.header_names import escape_header_names
 from worker.source.lag import lag_of
-from worker.source.membership import join, leave
-from worker.source.reaching import refusals
-from worker.telemetry.metrics import LagGauge
+from worker.source.membership import COMMIT_SECONDS, join, leave
+from worker.source.positions import (
+    DROPPED,
+    NO_RESET,
+    OUT_OF_PLACE,
+    bounds_of,
+    positions_of,
+    report_lost,
+    report_shorter,
+)
+from worker.source.reaching import Group, refusals
+from worker.telemetry.metrics import RECORDS_LOST, LagGauge
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +55,7 @@ class SignalFollower:
             where these are exact, answers where to start.
         on_revoked: told which partitions another member reads now.
         ends_are_exact: whether the broker's end offsets can be believed.
+        stall_limit: seconds in which the group has to let us in.
         pipeline: label of the metrics.
     """
 
@@ -57,11 +68,19 @@ class SignalFollower:
         on_assigned: OnAssigned,
         on_revoked: Callable[[Collection[Partition]], None],
         ends_are_exact: bool = True,
+        stall_limit: float = 180.0,
         pipeline: str = "crypto",
     ) -> None:
         self._topic = topic
         self._setting = topic_setting(pipeline, "signals")
         self._settings = settings
+        self._stall_limit = stall_limit
+        self._pipeline = pipeline
+        RECORDS_LOST.labels(pipeline, "aggregates")  # there from the start, as in the worker
+        section = "narrative" if pipeline == "traffic" else "aggregates"
+        self._group = Group(
+            settings.group_id, f"{section}.group_id", settings.session_timeout, f"{section}.session_timeout"
+        )
         self._lag = LagGauge(pipeline, "aggregates")
         self._kafka = kafka
         self._on_assigned = on_assigned
@@ -74,15 +93,17 @@ class SignalFollower:
         self._failure: Exception | None = None
         self.joined = False
         """Whether the group has ever assigned partitions, or none to a spare member."""
+        self.topic_is_gone = False
+        """Whether the last look at the lag has found no topic."""
         escape_header_names()
         self._consumer = AIOKafkaConsumer(
             group_id=settings.group_id,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
             isolation_level="read_committed",
             session_timeout_ms=int(settings.session_timeout * 1000),
             heartbeat_interval_ms=int(settings.session_timeout * 1000 / 3),
             fetch_max_wait_ms=100,
+            **NO_RESET,
             **kafka.client_options(),
         )
 
@@ -90,29 +111,46 @@ class SignalFollower:
         """Join the group.
 
         Raises:
-            ConnectionFailedError: no broker answers.
+            ConnectionFailedError: no broker answers, or the group does not let us in, as `join` has it.
             ConfigurationError: there is no such topic, or this user may not read it.
         """
-        await join(self._consumer, self._topic, _Listener(self), self._kafka, setting=self._setting)
+        await join(
+            self._consumer,
+            self._topic,
+            _Listener(self),
+            self._kafka,
+            setting=self._setting,
+            group=self._group,
+            limit=self._stall_limit,
+        )
 
     async def stop(self) -> None:
         """Commit what is applied and leave the group; a broker that is silent is not waited for."""
         await leave(
-            self._consumer, self.commit, self._settings.session_timeout, event="aggregates.stop_abandoned"
+            self._consumer,
+            lambda: self.commit(seconds=None),
+            self._settings.session_timeout,
+            event="aggregates.stop_abandoned",
         )
 
     async def poll(self, timeout: float = 0.2) -> dict[Partition, list[SignalRecord]]:
         """Next records of each partition, in offset order.
 
         Raises:
-            ConfigurationError: this user may not read the topic, or not in this group.
+            ConfigurationError: this user may not read the topic, or not in this group; or the topic was made
+                anew below what is applied.
         """
         if self._failure is not None:
             raise self._failure
-        with refusals(topic=self._topic, setting=self._setting):
-            polled = await self._consumer.getmany(
-                timeout_ms=int(timeout * 1000), max_records=self._settings.max_poll_records
-            )
+        try:
+            with refusals(topic=self._topic, setting=self._setting, group=self._group):
+                polled = await self._consumer.getmany(
+                    timeout_ms=int(timeout * 1000), max_records=self._settings.max_poll_records
+                )
+        except OUT_OF_PLACE as error:
+            if not await self._place(positions_of(error)):
+                await asyncio.sleep(timeout)
+            return {}
         return {
             (tp.topic, tp.partition): [SignalRecord(m.offset, m.value or b"") for m in messages]
             for tp, messages in polled.items()
@@ -121,7 +159,12 @@ class SignalFollower:
 
     async def lag(self, timeout: float) -> dict[TopicPartition, int] | None:
         """Records of each partition that were not read yet; None where no broker answers in time."""
-        lag = await lag_of(self._consumer, timeout)
+        try:
+            lag = await lag_of(self._consumer, self._topic, timeout)
+        except UnknownTopicOrPartitionError:
+            self.topic_is_gone, lag = True, {}
+        else:
+            self.topic_is_gone = False
         if lag is not None:
             self._lag.show(lag)
         return lag
@@ -140,21 +183,55 @@ class SignalFollower:
         self._consumer.seek(tp, start)
         return start
 
-    async def commit(self) -> None:
-        """Commit what is applied. A refused commit is no error: the fences know."""
+    async def _place(self, positions: Mapping[TopicPartition, int | None]) -> bool:
+        """Read on from where there are signals; as `KafkaSource._place`."""
+        placed = False
+        for tp, position in positions.items():
+            # One that is not positioned yet will be, by its assignment.
+            bounds = await bounds_of(self._consumer, tp) if tp in self._positioned else None
+            if position is None or bounds is None or tp not in self._positioned:
+                continue
+            placed = True
+            oldest, end = bounds
+            if position < oldest:
+                self._pass_over(tp, position, oldest)
+                self._consumer.seek(tp, oldest)
+            elif position > end:
+                report_shorter(tp, position, oldest, end)
+                self._applied.pop(tp, None)
+                self._positioned.discard(tp)
+                self._on_revoked([(tp.topic, tp.partition)])
+                await self._position([tp], exact=True)
+        return placed
+
+    def _pass_over(self, tp: TopicPartition, position: int, oldest: int) -> None:
+        report_lost(self._pipeline, "aggregates", tp, oldest - position, DROPPED)
+        self._applied[tp] = oldest  # else a restart would tell of them again
+
+    async def commit(self, seconds: float | None = COMMIT_SECONDS) -> None:
+        """Commit what is applied.
+
+        A refused commit, or one that no coordinator takes in time, is no error: the fences know.
+
+        Args:
+            seconds: in which the group has to take it; without end where None.
+        """
         mine = self._consumer.assignment()
         positions = {tp: offset for tp, offset in self._applied.items() if tp in mine}
         self._applied.clear()
         if not positions:
             return
         try:
-            await self._consumer.commit(positions)
+            # aiokafka tries again without end, and nothing is applied meanwhile.
+            async with asyncio.timeout(seconds):
+                await self._consumer.commit(positions)
         except (CommitFailedError, IllegalStateError) as error:
             log.warning("aggregates.commit_refused", error=str(error))
-        except KafkaError as error:
-            if not error.retriable:
-                raise
-            log.warning("aggregates.commit_failed", error=repr(error))
+        except TimeoutError:
+            self._applied = positions | self._applied  # the next one covers it
+            log.warning(
+                "aggregates.commit_failed", seconds=seconds, reason="no group coordinator has taken it"
+            )
 
     async def _revoke(self, partitions: Collection[TopicPartition]) -> None:
         await self.commit()
@@ -163,15 +240,22 @@ class SignalFollower:
         self._on_revoked([(tp.topic, tp.partition) for tp in partitions])
 
     async def _assign(self, partitions: Iterable[TopicPartition]) -> None:
-        mine = list(partitions)
+        await self._position(list(partitions), exact=self._ends_are_exact)
+
+    async def _position(self, mine: list[TopicPartition], *, exact: bool) -> None:
         committed = {(tp.topic, tp.partition): await self._consumer.committed(tp) for tp in mine}
         ends: dict[Partition, int] | None = None
-        if self._ends_are_exact and mine:
+        if exact and mine:
             found = await self._consumer.end_offsets(mine)
             ends = {(tp.topic, tp.partition): end for tp, end in found.items()}
         for partition, offset in (await self._on_assigned(committed, ends)).items():
-            await self.rewind(partition, offset)
-            self._positioned.add(TopicPartition(*partition))
+            start, tp = await self.rewind(partition, offset), TopicPartition(*partition)
+            if start is None:
+                continue  # another member has it by now
+            before = committed[partition]
+            if before is not None and start > before:  # so it is the oldest
+                self._pass_over(tp, before, start)
+            self._positioned.add(tp)
         self.joined = True
         log.info("aggregates.assigned", partitions=sorted(number for _, number in committed))
 

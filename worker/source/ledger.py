@@ -43,6 +43,11 @@ class OffsetLedger(Generic[P]):
             state.in_flight.append(offset)
             state.position = position = offset + 1
 
+    def pass_over(self, partition: P, offset: int) -> None:
+        """Nothing below ``offset`` is there to be read any more, so it may be committed."""
+        state = self._partitions.setdefault(partition, _Partition())
+        state.position = max(offset, state.position or 0)
+
     def finish(self, partition: P, offsets: Iterable[int]) -> None:
         """Offsets are done. Unknown partitions are ignored: they were released meanwhile."""
         state = self._partitions.get(partition)

@@ -8,12 +8,15 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 
+from worker.errors import ConnectionFailedError
 from worker.settings import KafkaSettings
-from worker.source.reaching import why_unreachable
+from worker.source.reaching import Group, why_unreachable
 
 log = structlog.get_logger(__name__)
 
 _STOP_SECONDS: Final = 3.0
+COMMIT_SECONDS: Final = 3.0
+"""In which the group coordinator has to take a commit that another one can cover."""
 
 
 async def join(
@@ -23,23 +26,37 @@ async def join(
     kafka: KafkaSettings,
     *,
     setting: str,
+    group: Group,
+    limit: float,
 ) -> None:
     """Subscribe and start.
 
     Args:
         setting: name of the setting that holds the topic, for the error.
+        group: the one to join, for the error.
+        limit: ``source.stall_limit``, seconds in which the group has to let us in; three session timeouts
+            where these are longer, since it waits that long for a member that has died.
 
     Raises:
         ConnectionFailedError: no broker answers, or it does not let us in.
         ConfigurationError: there is no such topic, or this user may not read it in this group.
     """
     consumer.subscribe([topic], listener=listener)
+    limit = max(limit, 3 * group.session_timeout)
     try:
-        await consumer.start()
+        async with asyncio.timeout(limit):  # aiokafka looks for a coordinator without end
+            await consumer.start()
     except BaseException as error:
         await stop(consumer)
         if isinstance(error, KafkaError):
-            raise await why_unreachable(kafka, error, topic=topic, setting=setting) from error
+            raise await why_unreachable(kafka, error, topic=topic, setting=setting, group=group) from error
+        if isinstance(error, TimeoutError):
+            raise ConnectionFailedError(
+                f"Kafka at kafka.bootstrap_servers={kafka.bootstrap_servers} has not let us into the group "
+                f"{group.name} ({group.name_setting}) within {limit:g} s (source.stall_limit, or three times "
+                f"{group.session_setting}): look whether it has a group coordinator; it has none while "
+                "offsets.topic.replication.factor is above the number of brokers."
+            ) from error
         raise
 
 

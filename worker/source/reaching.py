@@ -7,20 +7,25 @@ password looks like a wrong address. Here one connection is made by hand, and it
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
+    BrokerResponseError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     IllegalSaslStateError,
+    InconsistentGroupProtocolError,
+    InvalidSessionTimeoutError,
     KafkaError,
+    KafkaTimeoutError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
     UnknownTopicOrPartitionError,
     UnsupportedSaslMechanismError,
+    kafka_errors,
 )
 
 from worker.errors import ConfigurationError, ConnectionFailedError, KbertError, kafka_unreachable
@@ -36,6 +41,27 @@ FORBIDDEN: Final = (
 """What a broker answers a user who lacks a right."""
 
 _SECONDS = 10.0
+
+
+class GroupMaxSizeReachedError(BrokerResponseError):  # type: ignore[misc]
+    """A group has no room for one more member; aiokafka knows no such code."""
+
+    errno = 81
+    message = "GROUP_MAX_SIZE_REACHED"
+    description = "The consumer group has reached its max size."
+
+
+kafka_errors.setdefault(GroupMaxSizeReachedError.errno, GroupMaxSizeReachedError)
+
+
+class Group(NamedTuple):
+    """A consumer group, for the sentence of a coordinator that refuses us."""
+
+    name: str
+    name_setting: str
+    session_timeout: float
+    """Seconds."""
+    session_setting: str
 
 
 async def open_connection(kafka: KafkaSettings, server: str) -> AIOKafkaConnection:
@@ -73,15 +99,21 @@ async def open_connection(kafka: KafkaSettings, server: str) -> AIOKafkaConnecti
 
 
 async def why_unreachable(
-    kafka: KafkaSettings, error: Exception, *, topic: str | None = None, setting: str | None = None
+    kafka: KafkaSettings,
+    error: Exception,
+    *,
+    topic: str | None = None,
+    setting: str | None = None,
+    group: Group | None = None,
 ) -> KbertError:
     """The sentence for a client that could not start; asks each bootstrap server for its reason.
 
     Args:
         topic: the one that the client asked for.
         setting: the one that names it.
+        group: the one that it was to join.
     """
-    refused = refusal(error, topic=topic, setting=setting)
+    refused = refusal(error, topic=topic, setting=setting, group=group)
     if refused is not None:
         return refused
     for server in kafka.bootstrap_servers.split(","):
@@ -89,7 +121,12 @@ async def why_unreachable(
             (await open_connection(kafka, server)).close()
         except ConnectionFailedError as found:
             return found
-    return kafka_unreachable(kafka.bootstrap_servers, error)
+    if group is None or not _is_answer(error):
+        return kafka_unreachable(kafka.bootstrap_servers, error)
+    return ConnectionFailedError(
+        f"Kafka at kafka.bootstrap_servers={kafka.bootstrap_servers} answers, and does not let us into the "
+        f"consumer group {group.name}: correct {group.name_setting}, or look at its logs ({error})."
+    )
 
 
 async def ask(kafka: KafkaSettings) -> None:
@@ -111,18 +148,27 @@ async def ask(kafka: KafkaSettings) -> None:
 
 
 def refusal(
-    error: BaseException | None, *, topic: str | None = None, setting: str | None = None
+    error: BaseException | None,
+    *,
+    topic: str | None = None,
+    setting: str | None = None,
+    group: Group | None = None,
 ) -> ConfigurationError | None:
-    """The sentence where a broker has answered: no such topic, or no right. None for any other error.
+    """The sentence where a broker has answered: no such topic, no right, no place in the group.
+
+    None for any other error.
 
     Args:
         topic: the one that was asked for, where the error does not know it.
         setting: the one that names it.
+        group: the one that was to be joined.
     """
     if error is None:
         return None
+    if group is not None and (kept_out := _kept_out(error, group)) is not None:
+        return ConfigurationError(kept_out)
     if not isinstance(error, (UnknownTopicOrPartitionError, *FORBIDDEN)):
-        return refusal(error.__cause__, topic=topic, setting=setting)
+        return refusal(error.__cause__, topic=topic, setting=setting, group=group)
     named = named_by(error)
     topic = named or topic or "that the settings name"
     if isinstance(error, GroupAuthorizationFailedError):
@@ -143,7 +189,9 @@ def refusal(
 
 
 @contextmanager
-def refusals(*, topic: str | None = None, setting: str | None = None) -> Iterator[None]:
+def refusals(
+    *, topic: str | None = None, setting: str | None = None, group: Group | None = None
+) -> Iterator[None]:
     """A refusal of the broker in the block ends it with its sentence.
 
     Raises:
@@ -152,10 +200,37 @@ def refusals(*, topic: str | None = None, setting: str | None = None) -> Iterato
     try:
         yield
     except KafkaError as error:
-        refused = refusal(error, topic=topic, setting=setting)
+        refused = refusal(error, topic=topic, setting=setting, group=group)
         if refused is None:
             raise
         raise refused from error
+
+
+def _kept_out(error: BaseException, group: Group) -> str | None:
+    """What a group coordinator refuses, in words; None for any other error."""
+    if isinstance(error, InvalidSessionTimeoutError):
+        return (
+            f"Kafka does not take {group.session_setting}={group.session_timeout:g} s: set it between the "
+            "broker's group.min.session.timeout.ms and group.max.session.timeout.ms (6 s and 30 minutes by "
+            "default)."
+        )
+    if isinstance(error, InconsistentGroupProtocolError):
+        return (
+            f"The consumer group {group.name} has members of another program: set {group.name_setting} to "
+            "one that nobody else uses."
+        )
+    # aiokafka hands on the representation of what it does not expect.
+    if isinstance(error, KafkaError) and GroupMaxSizeReachedError.__name__ in str(error):
+        return (
+            f"The consumer group {group.name} ({group.name_setting}) has as many members as Kafka takes: run "
+            "fewer processes, or raise the broker's group.max.size."
+        )
+    return None
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether a broker has said so, and not a connection that failed."""
+    return isinstance(error, KafkaError) and not (error.retriable or isinstance(error, KafkaTimeoutError))
 
 
 def named_by(error: BaseException) -> str:

@@ -23,8 +23,9 @@ _SILENT_POLLS: Final = 20
 class Reach:
     """How far back a topic goes, as reading it shows."""
 
-    oldest: datetime | None = None
-    """Time of the oldest record; None where the reading began past it, or found none."""
+    whole_from: datetime | None = None
+    """Time from which on no partition is known to lack records: of those that were read from where their
+    deleted records end, the latest first time; None where there are none."""
 
 
 async def read_to_end(
@@ -41,7 +42,7 @@ async def read_to_end(
         setting: name of the setting that holds the topic, for the error.
         since: records whose timestamp is older may be left out; a broker without an index of times
             (the embedded one) gives them all the same.
-        reach: told of the oldest record while it runs.
+        reach: told while it runs how far back every partition goes.
 
     Raises:
         ConnectionFailedError: no broker answers.
@@ -69,7 +70,7 @@ async def read_to_end(
         positions = dict(oldest)
         if since is not None:
             positions |= await _from(consumer, since, ends)
-        reaching = reach if all(positions[tp] <= oldest[tp] for tp in ends) else None
+        cut = {tp for tp in ends if oldest[tp] > 0 and positions[tp] <= oldest[tp]}
         silent = 0
         while any(positions[tp] < end for tp, end in ends.items()):
             polled = await consumer.getmany(timeout_ms=500)
@@ -82,10 +83,11 @@ async def read_to_end(
                 # stand, so what is older than this call counts too; the batch comes in one piece.
                 end = ends.get(tp, 0)
                 if held := [r for r in records if r.offset < end or r.timestamp <= started]:
-                    if reaching is not None:
+                    if reach is not None and tp in cut:
+                        cut.remove(tp)
                         # Some producers write times that no calendar has.
                         first = datetime.fromtimestamp(min(held[0].timestamp, started) / 1000, UTC)
-                        reaching.oldest = min(reaching.oldest or first, first)
+                        reach.whole_from = max(reach.whole_from or first, first)
                     yield held
             for tp in ends:  # transaction markers and compacted records are never delivered
                 positions[tp] = max(positions[tp], await consumer.position(tp))

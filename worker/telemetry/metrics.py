@@ -20,6 +20,9 @@ DEAD_LETTERS: Final = Counter(
 GIVEN_UP: Final = Counter(
     "kbert_given_up_total", "Records dropped because their partition was revoked.", _PIPELINE
 )
+RECORDS_LOST: Final = Counter(
+    "kbert_records_lost_total", "Records that their topic dropped unread.", ["pipeline", "service"]
+)
 COMMITS: Final = Counter("kbert_commits_total", "Offset commits.", ["pipeline", "outcome"])
 TRANSACTIONS: Final = Counter(
     "kbert_transactions_total", "Transactions in exactly-once mode.", ["pipeline", "outcome"]
