@@ -12,7 +12,8 @@ BOTS_VENV ?= .venv-bots
 $(VENV)/.demo: pyproject.toml deploy/constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: name a newer one: make PYTHON=..."; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# Without ensurepip (Debian's python3-venv), or after Ctrl-C, a venv has a python and no pip.
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing the worker into $(VENV) ..."
 	@$(PIP) -e '.[model,embedded,serve]'
 	@touch $@
@@ -24,7 +25,7 @@ $(VENV)/.dev: $(VENV)/.demo
 
 # NautilusTrader and the MQTT broker of the tests hold pandas, fsspec, uvloop and websockets back.
 $(BOTS_VENV)/.bots: pyproject.toml deploy/constraints-bots.txt $(VENV)/.demo
-	@test -x $(BOTS_VENV)/bin/python || $(PYTHON) -m venv $(BOTS_VENV)
+	@test -x $(BOTS_VENV)/bin/pip || $(PYTHON) -m venv $(BOTS_VENV)
 	@echo "installing the bots that need an environment of their own into $(BOTS_VENV) ..."
 	@$(BOTS_VENV)/bin/pip install --quiet --disable-pip-version-check -c deploy/constraints-bots.txt -e '.[bots-dev]'
 	@touch $@

@@ -100,7 +100,7 @@ def signal(
         "id": f"a{number}",
         "source": "one",
         "published_at": published_at,
-        "processed_at": "2024-01-01T00:00:00Z",
+        "processed_at": "2032-01-01T00:00:00Z",
         "label": label,
         "label_name": "negative narrative" if label else "non-negative",
         "probability": probability,

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -215,7 +216,9 @@ def classify(
 
 @app.command()
 def watch(
-    window: Annotated[str, typer.Option(help="1m, 5m, 15m, 1h, 4h, 24h or 7d.")] = "1h",
+    window: Annotated[
+        str | None, typer.Option(help="1m, 5m, 15m, 1h, 4h, 24h or 7d; 1h where absent.")
+    ] = None,
     signals: Annotated[bool, typer.Option("--signals", help="Show new signals instead.")] = False,
     coin: Annotated[list[str] | None, typer.Option(help="With --signals: only these coins.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Print the aggregates once and end.")] = False,
@@ -224,9 +227,10 @@ def watch(
     """Live aggregates, or signals, of a running installation."""
     from schemas.windows import WINDOWS
     from worker.app import stop_on_signals
-    from worker.commands.watch import watch_board, watch_signals
+    from worker.commands.watch import check_options, watch_board, watch_signals
 
-    chosen = next((w for w in WINDOWS if w == window), None)
+    check_options(signals=signals, coins=coin or [], window=window, once=once)
+    chosen = next((w for w in WINDOWS if w == (window or "1h")), None)
     if chosen is None:
         raise typer.BadParameter(f"--window is one of {', '.join(WINDOWS)}")
     settings = _settings()
@@ -521,8 +525,13 @@ def _dead_letter_filter(
 def main() -> None:
     """Entry point: a known error is one sentence on standard error and status 1, or 130 after Ctrl-C.
 
-    Status 141, as shells have it, where nobody reads the output any more.
+    Status 141, as shells have it, where nobody reads the output any more. A terminal or pipe that is not
+    UTF-8 gets escapes for what it lacks, and UTF-8 where it asks for JSON.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            encoding = "utf-8" if stream is sys.stdout and "--json" in sys.argv else None
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
     try:
         _run_app()
     except InterruptedEarlyError as error:

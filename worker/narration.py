@@ -14,7 +14,12 @@ class Narration(Projection):
         store = RedisStore(
             redis.url.get_secret_value(), cluster=redis.cluster, client_options=redis.client_options()
         )
-        projector = NarrativeProjector(store, prefix=redis.prefix, id_window=settings.narrative.id_window)
+        projector = NarrativeProjector(
+            store,
+            prefix=redis.prefix,
+            id_window=settings.narrative.id_window,
+            max_future=settings.source.max_future,
+        )
         super().__init__(
             "narrative",
             topic=settings.traffic.signals,

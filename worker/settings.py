@@ -2,15 +2,16 @@
 
 Environment variables are ``KBERT_`` and the path joined by two underscores, for
 example ``KBERT_KAFKA__BOOTSTRAP_SERVERS``. The TOML file is ``kbert.toml`` in the
-working directory, or the one that ``KBERT_CONFIG`` names. README.md lists what
-most users set; ``kbert config`` prints the tree in force, ``kbert config --explain`` what each means.
+working directory, or the one that ``KBERT_CONFIG`` names, in the environment or in
+``.env``. README.md lists what most users set; ``kbert config`` prints the tree in force,
+``kbert config --explain`` what each means.
 """
 
 import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
@@ -22,8 +23,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    FilePath,
-    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -33,6 +32,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -50,9 +50,11 @@ PIPELINES: Final[tuple[PipelineName, ...]] = get_args(PipelineName)
 
 _PREFIX: Final = "KBERT_"
 _DOTENV: Final = ".env"
-_OTHER_VARIABLES: Final = ("KBERT_CONFIG", "KBERT_SCREENSHOTS")
+_CONFIG: Final = "KBERT_CONFIG"
+_OTHER_VARIABLES: Final = (_CONFIG, "KBERT_SCREENSHOTS")
 _OF_TESTS: Final = "KBERT_TEST_"
 _ADDRESS: Final = re.compile(r"(\[[^\[\]\s]*:[^\[\]\s]*\]|[^\[\]:/@\s]+)(:(?P<port>[0-9]{1,5}))?")
+_SYMBOL: Final = re.compile(r"[A-Z0-9]{1,15}")
 _HEADER_TEXT: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
 _KAFKA_PORT: Final = 9_092
 _LAST_PORT: Final = 65_535
@@ -65,6 +67,19 @@ def _sendable(token: SecretStr) -> SecretStr:
 
 
 BearerToken = Annotated[SecretStr, AfterValidator(_sendable)]
+
+
+def _readable(path: Path) -> Path:
+    try:
+        if path.is_file():
+            with path.open("rb"):
+                return path
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    raise ValueError(f"{path} is no file")
+
+
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
 
 
 class _Section(BaseModel):
@@ -97,14 +112,14 @@ class KafkaSettings(_Section):
     oauth_scope: str | None = Field(
         default=None, description="OAUTHBEARER: scope to ask for; none is named where absent."
     )
-    oauth_cafile: FilePath | None = Field(
+    oauth_cafile: ReadableFile | None = Field(
         default=None, description="Authorities of the token endpoint; the system's where absent."
     )
-    ssl_cafile: FilePath | None = Field(
+    ssl_cafile: ReadableFile | None = Field(
         default=None, description="Authorities to believe, PEM; the system's where absent."
     )
-    ssl_certfile: FilePath | None = Field(default=None, description="Client certificate, PEM.")
-    ssl_keyfile: FilePath | None = Field(default=None, description="Key of the client certificate, PEM.")
+    ssl_certfile: ReadableFile | None = Field(default=None, description="Client certificate, PEM.")
+    ssl_keyfile: ReadableFile | None = Field(default=None, description="Key of the client certificate, PEM.")
     ssl_keyfile_password: SecretStr | None = Field(
         default=None, description="Password of that key, where it has one."
     )
@@ -197,11 +212,11 @@ class RedisSettings(_Section):
     )
     username: str | None = Field(default=None, description="ACL user; the default user where absent.")
     password: SecretStr | None = Field(default=None, description="Password of that user.")
-    ssl_cafile: FilePath | None = Field(
+    ssl_cafile: ReadableFile | None = Field(
         default=None, description="Authorities to believe, PEM; the system's where absent."
     )
-    ssl_certfile: FilePath | None = Field(default=None, description="Client certificate, PEM.")
-    ssl_keyfile: FilePath | None = Field(default=None, description="Key of the client certificate, PEM.")
+    ssl_certfile: ReadableFile | None = Field(default=None, description="Client certificate, PEM.")
+    ssl_keyfile: ReadableFile | None = Field(default=None, description="Key of the client certificate, PEM.")
     ssl_keyfile_password: SecretStr | None = Field(
         default=None, description="Password of that key, where it has one."
     )
@@ -443,7 +458,7 @@ class NarrativeSettings(_Section):
         description="Records before the committed offset that are read again on assignment, where that is "
         "more than `id_window`: they tell which ids were there, and change nothing.",
     )
-    source_weights: dict[str, NonNegativeFloat] = Field(
+    source_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default={}, description="Weight of a source in the share and the mean; 1 where absent."
     )
 
@@ -462,7 +477,7 @@ class TrafficSettings(_Section):
 class CoinSettings(_Section):
     """The coin tagger."""
 
-    user_file: FilePath | None = Field(default=None, description="TOML with names of your own.")
+    user_file: ReadableFile | None = Field(default=None, description="TOML with names of your own.")
 
 
 class ServeSettings(_Section):
@@ -526,6 +541,14 @@ class WebhookSettings(_Section):
         default=Path("webhook-dead-letters.jsonl"), description="Where refused signals are appended."
     )
 
+    @field_validator("coins")
+    @classmethod
+    def _symbols(cls, coins: tuple[str, ...]) -> tuple[str, ...]:
+        for coin in coins:
+            if not _SYMBOL.fullmatch(coin):
+                raise ValueError(f"{coin!r} is no coin symbol as signals have it, such as BTC")
+        return coins
+
 
 class FreqtradeSettings(_Section):
     """`kbert bot freqtrade`: what a freqtrade with `external_message_consumer` connects to."""
@@ -574,7 +597,7 @@ class HummingbotSettings(_Section):
 class BotSettings(_Section):
     """What `kbert bot` hands signals to."""
 
-    markets_file: FilePath | None = Field(
+    markets_file: ReadableFile | None = Field(
         default=None, description="TOML with market codes of your own; see worker/clients/README.md."
     )
     webhook: WebhookSettings = WebhookSettings()
@@ -672,11 +695,13 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Add the TOML file below the environment."""
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        dotenv = dotenv_settings.env_vars if isinstance(dotenv_settings, DotEnvSettingsSource) else {}
+        file = config_file(dotenv)
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=file)
         unknown = sorted(set(toml.toml_data) - set(cls.model_fields))
         if unknown:
             raise ConfigurationError(
-                f"{config_file()} has the unknown section {unknown[0]!r}: "
+                f"{file} has the unknown section {unknown[0]!r}: "
                 f"the sections are {', '.join(cls.model_fields)}."
             )
         return init_settings, env_settings, dotenv_settings, toml
@@ -707,34 +732,77 @@ def topic_setting(pipeline: str, role: Literal["raw", "signals"]) -> str:
     return f"traffic.{role}" if pipeline == "traffic" else f"topics.{role}"
 
 
-def config_file() -> Path:
-    """The TOML file to read; it is an error for ``KBERT_CONFIG`` to name one that is not there."""
-    named = os.environ.get("KBERT_CONFIG")
+def config_file(dotenv: Mapping[str, str | None]) -> Path:
+    """The TOML file to read; ``KBERT_CONFIG`` of the environment names it, else that of ``.env``.
+
+    Args:
+        dotenv: the variables of ``.env``, in any case.
+
+    Raises:
+        ConfigurationError: it names none.
+        OSError: it is in a directory that may not be searched.
+    """
+    given = (*os.environ.items(), *dotenv.items())
+    named = next((value for name, value in given if name.upper() == _CONFIG and value), None)
     if named and not Path(named).is_file():
-        raise ConfigurationError(f"KBERT_CONFIG names {named}, which is no file: correct it or unset it.")
+        raise ConfigurationError(f"{_CONFIG} names {named}, which is no file: correct it or unset it.")
     return Path(named or "kbert.toml")
 
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings, or raise ConfigurationError with one sentence."""
-    environment = {**_dotenv(), **os.environ}
-    _refuse_unknown(environment)
+    dotenv = _dotenv()
+    _refuse_unknown(os.environ)
+    _refuse_unknown(dotenv, f" of {Path(_DOTENV).resolve()}")
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:  # about several sections, whose settings the message names
-            raise ConfigurationError(f"The settings are wrong: {message}.") from None
-        name = ".".join(str(part) for part in first["loc"])
-        variable = "KBERT_" + "__".join(str(part).upper() for part in first["loc"])
-        raise ConfigurationError(f"The setting {name} ({variable}) is wrong: {message}.") from None
+        raise ConfigurationError(_wrong(error, dotenv)) from None
     except SettingsError as error:
         # It names the first part of the path only, in double quotes.
         field = str(error).split('"')[1]
+        environment = {name: v for source in (dotenv, os.environ) for name, v in source.items() if v}
         raise ConfigurationError(_unreadable(field, environment)) from None
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename} cannot be read: {error.strerror}.") from None
     except ValueError as error:  # a TOML file that does not parse
-        raise ConfigurationError(f"{config_file()} is not valid TOML: {error}") from error
+        raise ConfigurationError(f"{config_file(dotenv)} is not valid TOML: {error}") from error
+
+
+def _wrong(error: ValidationError, dotenv: Mapping[str, str]) -> str:
+    """The sentence for the first thing that is wrong."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    path = [str(part) for part in first["loc"]]
+    if not path:  # about several sections, whose settings the message names
+        return f"The settings are wrong: {message}."
+    if first["type"] == "extra_forbidden":
+        return _no_setting(path, dotenv)
+    return f"The setting {'.'.join(path)} ({_variable(path)}) is wrong: {message}."
+
+
+def _no_setting(path: list[str], dotenv: Mapping[str, str]) -> str:
+    """The sentence for a name that its section does not know: where it stands, and what may be meant."""
+    variable = _variable(path)
+    closest = _closest(variable)
+    places = {name.upper(): f" of {Path(_DOTENV).resolve()}" for name, value in dotenv.items() if value}
+    places |= {name.upper(): "" for name, value in os.environ.items() if value}
+    if variable in places:
+        return f"The variable {variable}{places[variable]} is no setting: the closest is {closest}."
+    as_json = [name for end in range(1, len(path)) if (name := _variable(path[:end])) in places]
+    place = as_json[-1] + places[as_json[-1]] if as_json else config_file(dotenv)
+    closest = closest.removeprefix(_PREFIX).replace("__", ".").lower()
+    return f"{'.'.join(path)} in {place} is no setting: the closest is {closest}."
+
+
+def _variable(path: Iterable[str]) -> str:
+    return _PREFIX + "__".join(path).upper()
+
+
+def _closest(variable: str) -> str:
+    """The variable of a setting that is most like one that is none."""
+    known = [name for name, _ in _variables()]
+    return difflib.get_close_matches(variable, known, n=1, cutoff=0.0)[0]
 
 
 def _dotenv() -> dict[str, str]:
@@ -770,8 +838,11 @@ def explained(model: type[BaseModel] = Settings, path: str = "") -> Iterator[tup
         yield path + name, shown, field.description or ""
 
 
-def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    """Sections refuse names that they do not know; what is meant for no section would pass in silence."""
+def _refuse_unknown(environment: Mapping[str, str], of: str = "") -> None:
+    """Sections refuse names that they do not know; what is meant for no section would pass in silence.
+
+    ``of``: the file that the variables stand in, for the sentence.
+    """
     given = {n.upper() for n, value in environment.items() if value and n.upper().startswith(_PREFIX)}
     # Kubernetes tells each pod of the services of its namespace, such as one named kbert.
     services = [name.removesuffix("_SERVICE_HOST") for name in given if name.endswith("_SERVICE_HOST")]
@@ -780,9 +851,9 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
         field = variable.removeprefix(_PREFIX).partition("__")[0].lower()
         ours = field in Settings.model_fields or variable in _OTHER_VARIABLES
         if not ours and not variable.startswith((_OF_TESTS, *links)):
-            known = [name for name, _ in _variables()]
-            closest = difflib.get_close_matches(variable, known, n=1, cutoff=0.0)
-            raise ConfigurationError(f"The variable {variable} is no setting: the closest is {closest[0]}.")
+            raise ConfigurationError(
+                f"The variable {variable}{of} is no setting: the closest is {_closest(variable)}."
+            )
 
 
 def _unreadable(field: str, environment: Mapping[str, str]) -> str:

@@ -27,23 +27,32 @@ def client_context(
         cafile: certificates to believe; the system's where absent.
 
     Raises:
-        ConfigurationError: a file is no certificate or key, or the password is not the key's.
+        ConfigurationError: a file cannot be read, is no certificate or key, or the password is not the key's.
     """
     try:
         context = ssl.create_default_context(cafile=cafile)
-    except (ssl.SSLError, OSError) as error:
+    except ssl.SSLError as error:
         raise ConfigurationError(
             f"{section}.ssl_cafile={cafile} holds no certificates in PEM: correct the setting."
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"{section}.ssl_cafile={cafile} cannot be read: {error.strerror}."
         ) from error
     context.check_hostname = check_hostname
     if certfile is not None:
         try:
             # Without a password given, OpenSSL would ask the terminal for one.
             context.load_cert_chain(certfile, keyfile, password or "")
-        except (ssl.SSLError, OSError) as error:
+        except ssl.SSLError as error:
             raise ConfigurationError(
                 f"{section}.ssl_certfile={certfile} and {section}.ssl_keyfile={keyfile} are no certificate "
                 f"and its key in PEM, or {section}.ssl_keyfile_password is not theirs: correct the settings."
+            ) from error
+        except OSError as error:  # which does not name the file
+            raise ConfigurationError(
+                f"{section}.ssl_certfile={certfile} or {section}.ssl_keyfile={keyfile} cannot be read: "
+                f"{error.strerror}."
             ) from error
     return context
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -106,6 +106,24 @@ async def equals(url: str, expected: dict[str, int]) -> None:
             await eventually(equal, timeout=40, interval=0.1)
         except AssertionError as error:
             raise AssertionError(f"{last} is not the recount {expected}") from error
+
+
+async def without_doubtful_ids(kafka: KafkaServer, topics: Topics, settings: Settings) -> Settings:
+    """The same with another signals topic, without ids that stand on several partitions.
+
+    Messages of one id and different coins do: which of them counts is the one that is read first.
+    """
+    records = await read_topic(kafka.bootstrap_servers, settings.topics.signals)
+    places: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    ids = []
+    for record in records:
+        signal = json.loads(record.value)
+        ids.append((signal["source"], signal["id"]))
+        places[ids[-1]].add(record.partition)
+    sure = [record for record, of in zip(records, ids, strict=True) if len(places[of]) == 1]
+    signals = await topics.make("signals", 1 + max(record.partition for record in records))
+    await produce(kafka.bootstrap_servers, signals, [r.value for r in sure], keys=[r.key for r in sure])
+    return settings.model_copy(update={"topics": settings.topics.model_copy(update={"signals": signals})})
 
 
 async def equal_a_recount(settings: Settings) -> None:

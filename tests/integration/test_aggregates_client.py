@@ -19,7 +19,7 @@ from worker.aggregates.project import Aggregator
 from worker.aggregates.store import RedisStore
 from worker.clients import Aggregates
 from worker.embedded import EmbeddedRedis, free_port
-from worker.errors import ConnectionFailedError
+from worker.errors import ConfigurationError, ConnectionFailedError
 
 PARTITION = ("signals", 0)
 
@@ -161,6 +161,29 @@ async def test_changes_go_on_after_an_outage() -> None:
         await write(server.url, "kbert:", [signal])
         assert "BTC" in (await asyncio.wait_for(first, 20)).symbols
         await changes.aclose()
+
+
+async def test_changes_end_with_a_sentence_where_redis_refuses() -> None:
+    """They tried again twice a second, for ever."""
+    rights = ("on", ">secret", "~*", "+@all", "resetchannels")
+    user = {"username": "kbert", "password": "secret"}
+    async with EmbeddedRedis() as server, RedisStore(server.url) as admin:
+        await admin.run([("ACL", "SETUSER", "kbert", *rights)])
+        async with Aggregates(server.url, client_options=user) as aggregates:
+            with pytest.raises(ConfigurationError, match="refuses us: correct user and password"):
+                await asyncio.wait_for(anext(aggregates.changes()), 20)
+            await admin.run([("ACL", "SETUSER", "kbert", "&kbert:*")])
+            changes = aggregates.changes()
+            first = asyncio.ensure_future(anext(changes))
+
+            async def subscribed() -> bool:
+                return await admin.run([("PUBSUB", "CHANNELS")]) == [[b"kbert:changes"]]
+
+            await eventually(subscribed)
+            await admin.run([("ACL", "SETUSER", "kbert", "resetpass", ">another")])
+            await admin.run([("CLIENT", "KILL", "TYPE", "pubsub")])
+            with pytest.raises(ConfigurationError, match="refuses us: correct user and password"):
+                await asyncio.wait_for(first, 20)
 
 
 async def test_a_redis_cluster_serves_writer_reader_and_changes(cluster: EmbeddedRedis) -> None:

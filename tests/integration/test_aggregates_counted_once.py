@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shlex
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -155,6 +156,35 @@ async def test_a_repeated_id_counts_once(redis_url: str, redis_prefix: str) -> N
         assert (await aggregator(store, redis_prefix).apply({partition: again})).symbols == []
     assert result.repeats == 200
     await check(redis_url, redis_prefix, log)
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_replay_that_names_a_coin_on_another_partition_counts_once(
+    redis_url: str, redis_prefix: str, together: bool
+) -> None:
+    """Records are keyed by their first coin, so after a new name the same ids stand on another partition."""
+    first, second = ("signals", 0), ("signals", 1)
+    at = NOW - timedelta(minutes=2)
+    bare = [make_signal(n, at, at, random.Random(n)) | {"coins": [], "relevance": 1.0} for n in range(100)]
+    named = [one | {"coins": ["NEW"]} for one in bare]
+    batches = [{first: list(enumerate(bare))}, {second: list(enumerate(named))}]
+    if together:
+        batches = [batches[0] | batches[1]]
+    async with RedisStore(redis_url) as store:
+        projector = aggregator(store, redis_prefix)
+        results = [await projector.apply(batch) for batch in batches]
+        assert (results[-1].repeats, results[-1].rejected) == (100, [])
+        assert results[-1].symbols == ([MARKET] if together else [])
+        before = await contents(redis_url, redis_prefix)
+        # After a restart the copies may be read first.
+        restarted = aggregator(store, redis_prefix)
+        await restarted.assign({first: 100, second: 100})
+        for batch in ({second: list(enumerate(named))}, {first: list(enumerate(bare))}):
+            await restarted.apply(batch)
+        reader = AggregateReader(store, Keys(redis_prefix))
+        found = await reader.window("1h", NOW)
+    assert {symbol: metrics.messages for symbol, metrics in found.items()} == {MARKET: 100, "NEW": 0}
+    assert await contents(redis_url, redis_prefix) == before
 
 
 async def test_one_id_in_two_rooms_is_two_messages(redis_url: str, redis_prefix: str) -> None:
@@ -471,16 +501,30 @@ async def test_assignment_starts_margin_and_ids_before_what_is_committed(server:
         assert (await aggregator(store, id_window=20).assign({first: 120}, margin=50)) == {first: 50}
 
 
-async def test_a_topic_that_was_made_anew_is_refused(redis_url: str, redis_prefix: str) -> None:
+@pytest.mark.parametrize("anew", [True, False])
+async def test_a_topic_that_ends_before_its_fences_is_refused_and_mended(
+    redis_url: str, redis_prefix: str, anew: bool
+) -> None:
     """Its records would all lie below their fences, and be skipped without a word."""
     log = make_log(100, partitions=1)
     (partition,) = log
+    fresh: Log = {partition: [one | {"id": f"new-{one['id']}"} for one in log[partition][:30]]}
     async with RedisStore(redis_url) as store:
         await consume(aggregator(store, redis_prefix), log)
         restarted = aggregator(store, redis_prefix)
         assert await restarted.assign({partition: 100}, margin=10, ends={partition: 100})
-        with pytest.raises(ConfigurationError, match=r"made anew.*KBERT_REDIS__PREFIX"):
-            await restarted.assign({partition: None}, ends={partition: 3})
+        with pytest.raises(ConfigurationError, match=r"made anew, or .*KBERT_REDIS__PREFIX") as refused:
+            await restarted.assign({partition: None}, ends={partition: 20})
+        commands = [command.split(" | xargs -I KEY ") for command in str(refused.value).split("`")[1::2]]
+        scan, change = commands[0 if anew else 1]
+        pattern = shlex.split(scan)[-1]
+        async with Redis.from_url(redis_url) as client:
+            states = [key.decode() async for key in client.scan_iter(match=pattern)]
+        await store.run([tuple(shlex.split(change.replace("KEY", key))[1:]) for key in states])
+        mended = aggregator(store, redis_prefix)
+        await consume(mended, fresh, start=await mended.assign({partition: None}, ends={partition: 20}))
+    counted = fresh[partition] if anew else fresh[partition][20:]
+    await check(redis_url, redis_prefix, {partition: log[partition] + counted})
 
 
 async def test_a_partition_revoked_in_the_middle_of_a_batch_may_come_back(server: EmbeddedRedis) -> None:

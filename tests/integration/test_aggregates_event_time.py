@@ -116,7 +116,7 @@ async def test_windows_equal_a_recount_about_a_boundary(
                     for number, records in log.items()
                 }
                 await aggregator.apply({partition: part for partition, part in batch.items() if part})
-        reader = AggregateReader(store, Keys(prefix))
+        reader = AggregateReader(store, Keys(prefix), clock=now.timestamp)
         symbols = [MARKET, *await reader.coins()]
         found = {symbol: await reader.coin(symbol, now) for symbol in symbols}
         one_window = {window: await reader.window(window, now) for window in WINDOWS}

@@ -1,6 +1,7 @@
 """Dead letters are listed, filtered and replayed; a replay carries the id of the first reading."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -51,8 +52,11 @@ async def test_filters_and_replay(kafka: KafkaServer, topics: Topics) -> None:
     async with running_pipeline(settings, engine) as (pipeline, _, running):
         await outcomes(pipeline, running, 4)
     signals = await read_topic(kafka.bootstrap_servers, settings.topics.signals)
-    assert sorted(ids(signals)) == sorted([f"{raw}:0:0", *[f"{raw}:0:1", "own-id"] * 2])
-    replayed = [r for r in await read_topic(kafka.bootstrap_servers, raw) if r.offset >= 4]
+    fine, poison, _, _, *replayed = await read_topic(kafka.bootstrap_servers, raw)
+    made_up = [f"{raw}:0:{one.offset}:{one.timestamp}" for one in (fine, poison)]
+    assert sorted(ids(signals)) == sorted([made_up[0], *[made_up[1], "own-id"] * 2])
+    times = {one["id"]: one["published_at"] for one in map(json.loads, (r.value for r in signals))}
+    assert datetime.fromisoformat(times[made_up[1]]) == datetime.fromtimestamp(poison.timestamp / 1000, UTC)
     assert all(dict(r.headers)["trace"] == b"t" for r in replayed)
     assert all("kbert.reason" not in dict(r.headers) for r in replayed)
 

@@ -66,8 +66,9 @@ async def test_a_healthy_installation_has_no_failure(kafka: KafkaServer, setting
     assert done.returncode == 0, done.stdout + done.stderr
     assert not [finding for finding in found.values() if finding["outcome"] == "fail"]
     assert {
-        "disk", "author key", "serve", "model crypto", "kafka", f"topic {settings.topics.raw}", "producer",
-        f"topic {settings.topics.signals}", f"topic {settings.topics.dead_letter}", "redis", "redis rights",
+        "disk", "coins", "author key", "serve", "model crypto", "kafka", "producer",
+        f"topic {settings.topics.raw}", f"topic {settings.topics.signals}",
+        f"topic {settings.topics.dead_letter}", "redis", "redis rights",
         f"group {settings.source.group_id}", f"read {settings.topics.raw}", "redis version", "redis memory",
         "redis clock", f"group {settings.aggregates.group_id}", f"read {settings.topics.signals}",
     } == set(found)  # fmt: skip

@@ -83,7 +83,7 @@ def nested(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = []
         for row in csv.DictReader(file):
             values: dict[str, Any] = dict(row)
@@ -158,7 +158,7 @@ async def test_an_empty_range_is_a_file_with_columns(settings: Settings, tmp_pat
         await export(settings, "signals", "-o", str(tmp_path / f"s.{ending}"), "--from", "2027-01-01")
     assert parquet.read_table(tmp_path / "s.parquet").num_rows == 0
     assert from_csv(tmp_path / "s.csv") == []
-    assert (tmp_path / "s.csv").read_text().startswith("id,source,kind,")
+    assert (tmp_path / "s.csv").read_text("utf-8-sig").startswith("id,source,kind,")
 
 
 async def test_it_ends_while_signals_keep_coming(settings: Settings, tmp_path: Path) -> None:
@@ -276,6 +276,8 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
         (["signals", "-o", "-", "--format", "parquet"], "Parquet needs a file"),
         (["signals", "-o", ".", "--format", "csv"], "--out . is a directory"),
         (["aggregates", "-o", "/", "--format", "csv"], "--out / is a directory"),
+        (["signals", "-o", "s.csv", "--coin", "btc"], "No signal can name btc, .*: write BTC"),
+        (["signals", "-o", "s.csv", "--coin", "XYZZY"], r"XYZZY, .* nor of coins\.user_file .*kbert watch"),
         (["signals", "-o", "s.csv", "--from", "soon"], "--from 'soon' is no time"),
         (["signals", "-o", "s.csv", "--from", "0001-01-01T00:00:00+09:00"], "is no time"),
     ],

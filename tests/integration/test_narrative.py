@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.waiting import eventually
 from worker.aggregates.project import DataLostError
 from worker.aggregates.store import RedisStore
 from worker.coins import CoinTagger, load_catalogue
+from worker.errors import ConfigurationError
 from worker.inference.thread import EngineThread
 from worker.inference.turns import EngineInTurn, Turns
 from worker.narration import Narration
@@ -109,6 +111,14 @@ async def test_a_repeated_id_counts_once(store: RedisStore, redis_prefix: str) -
     assert await read_sums(store, redis_prefix) == _expected(_signals(50))
 
 
+async def test_a_replay_on_another_partition_counts_once(store: RedisStore, redis_prefix: str) -> None:
+    """With more partitions than before, an id stands on another one."""
+    projector = NarrativeProjector(store, prefix=redis_prefix)
+    await projector.apply({PLACE: _signals(50)})
+    assert (await projector.apply({(PLACE[0], 1): _signals(50)})).repeats == 50
+    assert await read_sums(store, redis_prefix) == _expected(_signals(50))
+
+
 async def test_two_writers_of_one_partition_count_once(store: RedisStore, redis_prefix: str) -> None:
     one, two = (NarrativeProjector(store, prefix=redis_prefix) for _ in range(2))
     signals = _signals(300)
@@ -133,6 +143,22 @@ async def test_lost_writes_are_noticed_and_read_again(store: RedisStore, redis_p
     assert lost.value.rewind == {PLACE: 0}
     await projector.apply({PLACE: signals})
     assert await read_sums(store, redis_prefix) == _expected(signals)
+
+
+@pytest.mark.parametrize("anew", [True, False])
+async def test_a_topic_that_ends_before_its_fence_goes_on_and_the_months_stay(
+    store: RedisStore, redis_prefix: str, anew: bool
+) -> None:
+    await NarrativeProjector(store, prefix=redis_prefix).apply({PLACE: _signals(100)})
+    with pytest.raises(ConfigurationError, match="made anew, or the broker lost its end") as refused:
+        await NarrativeProjector(store, prefix=redis_prefix).assign({PLACE: None}, ends={PLACE: 20})
+    command = str(refused.value).split("`")[1 if anew else 3]
+    await store.run([tuple(shlex.split(command)[1:])])
+    projector = NarrativeProjector(store, prefix=redis_prefix)
+    assert await projector.assign({PLACE: None}, ends={PLACE: 20}) == {PLACE: 0}
+    fresh = _signals(30, start=200)
+    await projector.apply({PLACE: [(n - 200, one) for n, one in fresh]})
+    assert await read_sums(store, redis_prefix) == _expected(_signals(100) + (fresh if anew else fresh[20:]))
 
 
 async def test_what_is_no_signal_is_named_and_passed_by(store: RedisStore, redis_prefix: str) -> None:

@@ -1,10 +1,12 @@
 """The consumer group against a real broker: commits, rebalances, giving up."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.util import calc_crc32c
 
 from tests.kafka_io import committed, produce, settings_for
@@ -207,6 +209,42 @@ async def test_a_stop_beside_a_broker_that_is_gone_does_not_cancel_who_asked_for
         source._consumer._fetcher._retry_backoff = 60.0  # the stop finds a fetch in its pause
         await eventually(lambda: "Failed fetch messages" in caplog.text)
         await asyncio.wait_for(source.stop(), 15)
+
+
+async def test_a_partition_that_ends_before_its_position_is_read_again_and_the_other_goes_on(
+    kafka: KafkaServer, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = await topics.make("raw", partitions=2)
+    await produce(kafka.bootstrap_servers, raw, [b"%d" % n for n in range(4)], partitions=2)
+    source = await _source(kafka, raw)
+    client = source._consumer._client
+    send = client.send
+
+    async def refusing(node: Any, request: Any, **options: Any) -> Any:
+        """As Apache Kafka answers; the embedded broker lets a fetch behind the end wait."""
+        answer = await send(node, request, **options)
+        if not isinstance(request, FetchRequest):
+            return answer
+        behind = {p for _, asked in request.topics for p, offset, _ in asked if offset > 10}
+        parts = [
+            (topic, [(p, 1 if p in behind else code, *rest) for p, code, *rest in found])
+            for topic, found in answer.topics
+        ]
+        return SimpleNamespace(API_VERSION=answer.API_VERSION, topics=parts)
+
+    monkeypatch.setattr(client, "send", refusing)
+    try:
+        taken = await _poll_until(source, 4)
+        source.finish(taken)
+        source._consumer.seek(TopicPartition(raw, 0), 70)
+        again = await _poll_until(source, 2)
+        assert [(record.claim.partition.partition, record.offset) for record in again] == [(0, 0), (0, 1)]
+        assert not any(r.claim.active for r in taken if r.claim.partition.partition == 0)
+        assert all(r.claim.active for r in taken if r.claim.partition.partition == 1)
+        source.finish(again)
+        await source.commit()
+    finally:
+        await source.stop()
 
 
 async def _poll_forever(source: KafkaSource) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.aggregates.repeats import RepeatWindow
+from worker.aggregates.repeats import RepeatWindow, RepeatWindows
 
 logs = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 6)), min_size=1, max_size=60)
 """Steps between offsets (transactions leave gaps) and ids."""
@@ -60,6 +60,48 @@ def test_after_a_full_window_a_late_starter_agrees(log: list[tuple[int, int]], s
         found = window.is_repeat(offset, identity)
         if offset - size >= tail[0][0]:
             assert found == expected[offset]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=60), st.integers(0, 9), st.data())
+def test_an_id_counts_once_whichever_partition_it_comes_back_on(
+    log: list[tuple[int, int]], late: int, data: st.DataObject
+) -> None:
+    """Also when all is read again in another order, from before what was known, or after partitions left."""
+    partitions: dict[int, list[int]] = {number: [] for number, _ in log}
+    for number, identity in log:
+        partitions[number].append(identity)
+    windows = RepeatWindows(100)
+
+    def counted(start: int) -> list[int]:
+        order = data.draw(st.permutations([n for n, rows in partitions.items() for _ in rows[start:]]))
+        position = dict.fromkeys(partitions, start)
+        found = []
+        for number in order:
+            offset = position[number]
+            position[number] += 1
+            identity = partitions[number][offset]
+            if not windows.of(("signals", number)).is_repeat(offset, identity):
+                found.append(identity)
+        return sorted(found)
+
+    for start in (late, 0):
+        expected = sorted({identity for rows in partitions.values() for identity in rows[start:]})
+        assert counted(start) == expected
+    for number in partitions:
+        windows.forget(("signals", number))
+    assert windows._owners == {}
+    assert counted(0) == sorted({identity for _, identity in log})
+
+
+def test_what_another_partition_had_is_told_apart() -> None:
+    windows = RepeatWindows(10)
+    one, two = (windows.of(("signals", n)) for n in range(2))
+    assert [one.is_repeat(0, 7), two.is_repeat(0, 7), two.is_repeat(1, 7)] == [False, True, True]
+    assert [two.came_elsewhere(offset) for offset in range(2)] == [True, False]
+    for offset in range(1, 12):
+        one.is_repeat(offset, 100 + offset)
+    assert not one.is_repeat(12, 7), "it is beyond the window of its partition"
+    assert len(windows._owners) == 11
 
 
 def test_it_does_not_grow_beyond_its_window() -> None:

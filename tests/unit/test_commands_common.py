@@ -1,6 +1,8 @@
 """What a task group wraps reaches main as it is."""
 
 import asyncio
+import io
+import sys
 
 import pytest
 
@@ -44,3 +46,26 @@ def test_an_interrupted_command_is_one_sentence_and_status_130(
         cli.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "kbert: Interrupted: 3 of 5 messages had an outcome.\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "written"),
+    [("--table", b"\\ube44 \\U0001f680 caf\\xe9\n"), ("--json", "비 🚀 café\n".encode())],
+)
+def test_an_output_that_is_not_utf_8_ends_no_command(
+    option: str, written: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = [io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", outputs[0])
+    monkeypatch.setattr(sys, "stderr", outputs[1])
+    monkeypatch.setattr(sys, "argv", ["kbert", option])
+
+    def say(**_: object) -> None:
+        print("비 🚀 café")
+        print("없음", file=sys.stderr)
+
+    monkeypatch.setattr(cli, "app", say)
+    cli.main()
+    for output in outputs:
+        output.flush()
+    assert [output.buffer.getvalue() for output in outputs] == [written, b"\\uc5c6\\uc74c\n"]

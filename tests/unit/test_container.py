@@ -1,6 +1,13 @@
 """Image and compose file keep the worker small: no root, nothing to write to, no rights, probes that tell."""
 
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -26,9 +33,50 @@ def test_services_have_nothing_that_they_do_not_need(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(OURS) - {"topics"}))
 def test_health_is_readiness(name: str) -> None:
     service = OURS[name]
-    (probe,) = [part for part in service["healthcheck"]["test"] if "urlopen" in part]
+    probe = service["healthcheck"]["test"][-1]
     port = "8420" if name == "serve" else service["environment"]["KBERT_METRICS__PORT"]
     assert f"127.0.0.1:{port}/readyz" in probe
+
+
+class _Ready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/readyz" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", ["worker", "serve"])
+def test_health_asks_no_proxy(name: str) -> None:
+    with HTTPServer(("127.0.0.1", 0), _Ready) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        probe = OURS[name]["healthcheck"]["test"][-1]
+        code = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{server.server_port}", probe)
+        proxied = os.environ | {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+        done = subprocess.run([sys.executable, "-c", code], env=proxied, capture_output=True, check=False)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+
+
+def named_in_the_readme() -> Iterator[str]:
+    """Its variables; "…__PORT" is one of the section that was named last."""
+    section = ""
+    for name in re.findall(r"KBERT_\w+|…__\w+", (ROOT / "README.md").read_text("utf-8")):
+        section = section if name.startswith("…") else name.rpartition("__")[0]
+        yield name.replace("…", section)
+
+
+def test_what_the_readme_names_reaches_the_containers() -> None:
+    names = set(named_in_the_readme())
+    assert {"KBERT_DELIVERY", "KBERT_TOPICS__DEAD_LETTER", "KBERT_REDIS__PASSWORD"} <= names
+    assert names <= set(OURS["serve"]["environment"])
+    elsewhere = names - set(OURS["worker"]["environment"])
+    assert elsewhere == {"KBERT_SERVE__HOST", "KBERT_SERVE__PORT", "KBERT_SERVE__TOKEN"}
+    for service in OURS.values():
+        assert service["env_file"] == [{"path": ".env", "required": False}]  # all the others
+        for name, value in service["environment"].items():
+            assert "$" not in value or value.startswith(f"${{{name}:-")
 
 
 def test_the_image_is_built_once_and_takes_what_the_user_exports() -> None:

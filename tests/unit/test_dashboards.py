@@ -15,6 +15,7 @@ import worker.serve.metrics
 import worker.telemetry.metrics  # noqa: F401 - both register theirs
 
 ROOT = Path(__file__).parents[2]
+PARTS = {"worker-crypto", "worker-traffic", "aggregates", "narrative"}
 NAME = re.compile(r"\bkbert_[a-z_]+\b")
 
 
@@ -77,6 +78,15 @@ def test_the_table_is_complete() -> None:
     table = (ROOT / "worker/telemetry/README.md").read_text("utf-8")
     rows = "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `kbert_"))
     assert set(NAME.findall(rows)) == set(families())
+
+
+def test_alerts_of_absence_name_parts_that_exist() -> None:
+    text = (ROOT / "deploy/prometheus/alerts.yml").read_text("utf-8")
+    asked = re.findall(r'absent\(kbert_ready\{part=~"([^"]+)"\}\)', text)
+    found = {part for pattern in asked for part in PARTS if re.fullmatch(pattern, part)}
+    assert len(asked) == 2
+    assert found == PARTS
+    assert "(kbert_ready offset 1h) unless max by (job, part) (kbert_ready)" in text
 
 
 def test_every_alert_says_what_to_do() -> None:

@@ -1,8 +1,9 @@
 """The probes say what is wrong, and answer also when the event loop does not turn."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -10,10 +11,16 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from worker.errors import ConfigurationError
+from worker.commands import bot
+from worker.embedded import free_port
+from worker.errors import ConfigurationError, ConnectionFailedError
+from worker.serve import server
+from worker.serve.fresh import Fresh
+from worker.serve.state import ServeState
+from worker.settings import MetricsSettings, Settings
 from worker.telemetry import endpoint
 from worker.telemetry.endpoint import expose
-from worker.telemetry.health import Health
+from worker.telemetry.health import HEALTH, Health
 from worker.watchdog import Look, StalledError, watch
 
 
@@ -189,3 +196,48 @@ def test_a_client_that_goes_away_is_no_news(
         server.server_close()
     assert [line["event"] for line in said] == ["metrics.request_failed"] * lines
     assert capsys.readouterr().err == ""
+
+
+class _State:
+    """As much of a ServeState as its readiness needs; each look notes what the last one told."""
+
+    def __init__(self) -> None:
+        self.probes: Fresh[None] = Fresh(fresh=0.0, usable=0.0)
+        self.silent = iter((False, True, False))
+        self.told: list[tuple[str | None, float | None]] = []
+        self.done = asyncio.Event()
+
+    async def check(self) -> None:
+        ready = REGISTRY.get_sample_value("kbert_ready", {"part": "serve"})
+        self.told.append((HEALTH.parts()["serve"], ready))
+        if (silent := next(self.silent, None)) is None:
+            self.done.set()
+            await asyncio.Event().wait()
+        if silent:
+            raise ConnectionFailedError("redis.url=redis://secret-host does not answer")
+
+
+async def test_the_part_of_a_server_says_what_its_own_probe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_READY_SECONDS", 0.0)
+    state = _State()
+    telling = asyncio.create_task(server._tell_readiness(cast(ServeState, state)))
+    await asyncio.wait_for(state.done.wait(), 10)
+    telling.cancel()
+    await asyncio.wait([telling])
+    problem = "Redis or Kafka does not answer as it should"
+    assert state.told == [("starting", None), (None, 1.0), (problem, 0.0), (None, 1.0)]
+    assert "serve" not in HEALTH.parts()
+
+
+def test_a_bot_answers_at_the_metrics_port() -> None:
+    settings = Settings(_env_file=None, metrics=MetricsSettings(port=free_port()))
+    answers: list[Any] = []
+
+    async def work(known: Settings, _: asyncio.Event) -> None:
+        address = f"http://127.0.0.1:{known.metrics.port}"
+        answers.append(await asyncio.to_thread(get, f"{address}/readyz"))
+
+    bot._run(work, settings, part="bot-webhook")
+    assert answers == [(200, {"status": "ok", "parts": {"bot-webhook": "ok"}})]
+    with pytest.raises(httpx.ConnectError):
+        get(f"http://127.0.0.1:{settings.metrics.port}/readyz")

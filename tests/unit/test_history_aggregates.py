@@ -69,7 +69,7 @@ async def test_counts_are_integers(tmp_path: Path, format_: Format) -> None:
     if format_ == "csv":
         told = [
             {name: json.loads(cell) for name, cell in row.items() if name not in ("symbol", "window", "time")}
-            for row in csv.DictReader(io.StringIO(path.read_text()))
+            for row in csv.DictReader(io.StringIO(path.read_text("utf-8-sig")))
         ]
     else:
         told = [json.loads(line) for line in path.read_text().splitlines()]

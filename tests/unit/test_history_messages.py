@@ -1,5 +1,6 @@
 """Lines of a file that are no message, or more than one could take them for."""
 
+import codecs
 import csv
 import gzip
 import json
@@ -21,7 +22,7 @@ from worker.errors import KbertError
 from worker.history.columns import Column
 from worker.history.formulas import escape_formula, unescape_formula
 from worker.history.messages import BadLine, read_messages
-from worker.history.writing import writer
+from worker.history.writing import STANDARD_OUTPUT, format_of, writer
 
 MOST = 200
 
@@ -102,7 +103,7 @@ def test_every_text_comes_back_from_csv(tmp_path_factory: pytest.TempPathFactory
 def test_no_cell_of_csv_begins_as_a_formula(tmp_path: Path, text: str) -> None:
     with writer(tmp_path / "m.csv", "csv", [*COLUMNS, Column("score", "number")]) as rows:
         rows.write({"id": "-1", "source": "room", "text": text, "score": -0.5})
-    with (tmp_path / "m.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "m.csv").open(encoding="utf-8-sig", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row == {"id": "'-1", "source": "room", "text": f"'{text}", "score": "-0.5"}
     assert exported(tmp_path / "m.csv", [text]) == [text]
@@ -191,3 +192,28 @@ def test_a_damaged_file_is_one_sentence(
     path.write_bytes(damage(bytes(rng.choices(b" \n", k=4_000))))
     with pytest.raises(KbertError, match="cannot be read"):
         read_all(path)
+
+
+def test_a_csv_file_has_a_byte_order_mark_and_standard_output_none(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Korean Excel takes a file without it for CP949."""
+    for path in (tmp_path / "m.csv", STANDARD_OUTPUT):
+        with writer(path, "csv", COLUMNS) as rows:
+            rows.write({"id": "1", "source": "방", "text": "비트"})
+    whole = (tmp_path / "m.csv").read_bytes()
+    plain = "id,source,text\n1,방,비트\n".encode()
+    assert whole == codecs.BOM_UTF8 + plain
+    assert capfdbinary.readouterr().out == plain
+    assert texts(read(tmp_path / "m.csv", whole)) == ["비트"]
+
+
+@pytest.mark.parametrize("name", ["file/x.csv", "x" * 300 + ".csv", "x" * 245 + ".csv"])
+def test_a_file_that_cannot_be_is_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(KbertError, match=r"\.csv cannot be written: (Not a directory|File name too long)\.$"),
+        writer(tmp_path / name, format_of(tmp_path / name), COLUMNS),
+    ):
+        pass
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

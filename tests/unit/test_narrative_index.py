@@ -4,21 +4,36 @@ import csv
 import gzip
 import json
 import math
+import random
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from pyarrow import parquet
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from tests.fake_traffic import signal
+from tests.signals import make_signal
+from worker.aggregates.project import Aggregator, DataLostError
+from worker.aggregates.project import Applied as CoinsApplied
+from worker.aggregates.store import Command, RedisStore
 from worker.commands.narrative import narrative_app
 from worker.errors import ConfigurationError, KbertError
+from worker.narration import Narration
 from worker.narrative.build import build_from_signals
 from worker.narrative.export import check_output, write
 from worker.narrative.index import NoArticlesError, monthly_index, wilson
 from worker.narrative.months import parse_month
+from worker.narrative.project import Applied, NarrativeProjector
 from worker.narrative.sums import Accumulator, RejectedSignalError, Sums, contribution
+from worker.projection import Projection
+from worker.settings import SourceSettings, load_settings
+
+PLACE, OTHER = ("signals.traffic", 0), ("signals.traffic", 1)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +75,105 @@ def test_a_date_without_sense_is_rejected(time: str) -> None:
 )
 def test_the_first_and_the_last_date_with_sense_count(time: str, month: str) -> None:
     assert contribution(signal(1, time)).month == month
+
+
+def test_an_article_from_the_future_is_rejected() -> None:
+    """Without published_at it went by its producer's clock, and stood in the month 2090-01 for good."""
+    processed = "2026-03-01T00:00:00Z"
+    for time in ("2090-01-01T00:00:00Z", "2026-03-01T00:01:01Z"):
+        with pytest.raises(RejectedSignalError, match="published_at lies in the future"):
+            contribution(signal(1, time, processed_at=processed), max_future=60)
+    assert contribution(signal(1, "2026-03-01T00:01:00Z", processed_at=processed), 60).month == "2026-03"
+
+
+def test_the_stream_rejects_it_by_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Mock(return_value=None)
+    monkeypatch.setattr(Projection, "__init__", started)
+    Narration(load_settings(_env_file=None, source=SourceSettings(max_future=120)))
+    projector: NarrativeProjector = started.call_args.kwargs["projector"]
+    projector._fences[PLACE] = None
+    ahead = ("2026-03-01T00:02:00Z", "2026-03-01T00:02:01Z")
+    rows = [(n, signal(n, time, processed_at="2026-03-01T00:00:00Z")) for n, time in enumerate(ahead)]
+    result = Applied()
+    read = projector._read(PLACE, rows, result)
+    assert [offset for offset, _ in read.contributions] == [0]
+    assert result.rejected == [(PLACE, 1, "published_at lies in the future")]
+
+
+class _Fences:
+    """A Redis that keeps the fences alone."""
+
+    def __init__(self) -> None:
+        self.fences: dict[str, bytes] = {}
+
+    async def run(self, commands: list[Command]) -> list[list[bytes | None]]:
+        (command,) = commands
+        if command[0] == "HMGET":
+            return [[self.fences.get(str(name)) for name in command[2:]]]
+        at = [n for n, word in enumerate(command) if str(word).startswith("signals.traffic:")]
+        standing = [self.fences.get(str(command[n]), b"") for n in at]
+        if standing != [str(command[n + 1]).encode() for n in at]:
+            return [[*standing]]
+        self.fences |= {str(command[n]): str(command[n + 2]).encode() for n in at}
+        return [[]]
+
+
+async def test_a_rejected_article_may_come_back_corrected_after_a_restart() -> None:
+    """Its id, read again below the fence, made the corrected article a repeat."""
+    store = cast(RedisStore, _Fences())
+    bad = [(n, signal(n, "0001-01-01T00:00:00Z")) for n in range(3)]
+    good = [(3, signal(3, "2020-01-01T00:00:00Z"))]
+    assert len((await NarrativeProjector(store, prefix="k").apply({PLACE: [*bad, *good]})).rejected) == 3
+    restarted = NarrativeProjector(store, prefix="k")
+    assert await restarted.assign({PLACE: 4}) == {PLACE: 0}
+    again = await restarted.apply({PLACE: [*bad, *good]})
+    assert (again.fence_skips, again.rejected) == (4, [])
+    corrected = [(4 + n, signal(n, "2020-01-01T00:00:00Z")) for n in range(4)]
+    assert (await restarted.apply({PLACE: corrected})).repeats == 1, "of the one that was good"
+
+
+def _rows(offsets: range, ids: int = 0) -> list[tuple[int, dict[str, Any]]]:
+    return [(n, signal(ids + n, "2020-01-01T00:00:00Z")) for n in offsets]
+
+
+async def test_a_redis_that_is_empty_at_the_start_is_told_of() -> None:
+    """Nobody was told, and the months that the topic no longer holds stayed short without a word."""
+    projector = NarrativeProjector(cast(RedisStore, _Fences()), prefix="k")
+    with capture_logs() as logs:
+        assert await projector.assign({PLACE: 5_000, OTHER: None}) == {PLACE: 0, OTHER: 0}
+        await projector.apply({PLACE: _rows(range(4_000, 4_002)), OTHER: _rows(range(2))})
+        await projector.apply({PLACE: _rows(range(4_002, 4_004))})
+    assert [line["event"] for line in logs] == ["narrative.data_lost", "narrative.not_refilled"]
+    assert logs[0]["rewind"] == {"signals.traffic:0": 0}
+    assert (logs[1]["partition"], logs[1]["topic_begins"]) == ("signals.traffic:0", 4_000)
+
+
+async def test_a_loss_is_looked_for_on_every_partition() -> None:
+    """One without new records stayed short."""
+    store = _Fences()
+    projector = NarrativeProjector(cast(RedisStore, store), prefix="k", id_window=2)
+    await projector.assign({PLACE: None, OTHER: None})
+    await projector.apply({PLACE: _rows(range(10)), OTHER: _rows(range(10), 100)})
+    store.fences = {"signals.traffic:1": b"5"}
+    with capture_logs() as logs:
+        with pytest.raises(DataLostError) as lost:
+            await projector.apply({PLACE: _rows(range(10, 11))})
+        assert lost.value.rewind == {PLACE: 0, OTHER: 4}
+        again = await projector.apply({PLACE: _rows(range(11)), OTHER: _rows(range(4, 10), 100)})
+    assert (again.fence_skips, again.stands) == (2, {PLACE: 11, OTHER: 10})
+    assert [line["event"] for line in logs] == ["narrative.data_lost"]
+
+
+def test_a_rejected_coin_signal_may_come_back_corrected_after_a_restart() -> None:
+    projector = Aggregator(Mock(), prefix="k")
+    projector._fences[PLACE], projector._stands[PLACE] = {}, 1
+    time = datetime(2026, 3, 1, tzinfo=UTC)
+    good = make_signal(1, time, time, random.Random(1))
+    result = CoinsApplied()
+    rows = [(0, {**good, "certainty": 7}), (1, good), (2, good)]
+    read = projector._read(PLACE, rows, result, set())
+    assert [offset for offset, _ in read] == [1]
+    assert (result.fence_skips, result.rejected, result.repeats) == (1, [], 1)
 
 
 def test_ids_are_unique_within_their_source_only() -> None:
@@ -219,6 +333,31 @@ def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "index.csv").mkdir()
     with pytest.raises(KbertError, match=r"index\.csv cannot be written: Is a directory\.$"):
         write(monthly_index({"2020-01": {"a": Sums(4, 1, 1_000)}}), tmp_path / "index.csv")
+
+
+def test_a_weight_that_names_no_source_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KBERT_NARRATIVE__SOURCE_WEIGHTS", '{"Kept": 2}')
+    arguments = ["build", "--signals", "--input", str(_signals(tmp_path / "signals.jsonl.gz"))]
+    source = signal(1, "2020-01-10T00:00:00Z")["source"]
+    outcome = CliRunner().invoke(narrative_app, [*arguments, "--weight", "Wire=1", "--weight", f"{source}=2"])
+    assert outcome.exit_code == 0, outcome.output
+    end = f", of which there is no article: the sources are {source}"
+    for said in (f"--weight names Wire{end}", f"narrative.source_weights names Kept{end}"):
+        assert said in outcome.stderr.splitlines()
+
+
+def test_the_month_that_is_not_over_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.commands.narrative.running_month", lambda: "2020-03")
+    arguments = ["build", "--signals", "--input", str(_signals(tmp_path / "signals.jsonl.gz"))]
+    page = CliRunner().invoke(narrative_app, arguments).stdout
+    assert page.count("(so far)") == page.count("2020-03 (so far)") == 1
+
+
+def test_signals_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "signals.jsonl"
+    file.write_text(json.dumps(signal(1, "2020-01-10T00:00:00Z")) + "\n", encoding="utf-8-sig")
+    built = build_from_signals([file], max_future=60)
+    assert (built.rejected, list(built.accumulator.sums())) == ([], ["2020-01"])
 
 
 @pytest.mark.parametrize("text", ["2015", "2015-13", "15-01", "2015-1", "2015-01-01"])

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,11 @@ def test_files_are_read_or_refused_with_the_line(tmp_path: Path) -> None:
         ("month,a,b\n2015-01,1,2\n2015-02,11,993,2\n", ":3 has more cells than the header"),
         ('month,a\n2015-01,"1,15"\n', ":2 has '1,15'"),
         ('month,a\n2015-01,"1\n', "cannot be read"),
+        ('month,a\n2015-01,"0,512"\n', ":2 has '0,512'.* no number: write its decimals after a point"),
+        ('month,a\n2015-01,"-0,001"\n', ":2 has '-0,001'"),
+        ("month;a\n2015-01;1,5\n", "separates its columns with semicolons"),
+        ("month\ta\n2015-01\t1\n", "separates its columns with tabs"),
+        ("month,a,\n2015-01,1,2\n", "a column with values and without a name"),
         ("year,a\n2015,1\n", "no column month"),
         ("month,a,b,a\n2015-01,1,2,3\n", "names the column 'a' twice"),
         ("month,a,month\n2015-01,1,2015-02\n", "names the column 'month' twice"),
@@ -275,6 +281,33 @@ def test_files_are_read_or_refused_with_the_line(tmp_path: Path) -> None:
         common_months(
             {"a": {"2015-01": 1.0, "2015-03": 1.0}, "b": dict.fromkeys(("2015-01", "2015-03"), 1.0)}
         )
+
+
+def test_what_a_spreadsheet_leaves_around_the_values_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("month, rain,,\n2015-01, 3,,\n,,,\n\n2015-02,4\n,,,,,\n")
+    assert read_series(file) == {"rain": {"2015-01": 3.0, "2015-02": 4.0}}
+
+
+def test_a_korean_file_is_read_and_another_one_named(tmp_path: Path) -> None:
+    file, notes = tmp_path / "y.csv", list[str]()
+    file.write_bytes("month,사고건수\n2015-01,1239\n".encode("cp949"))
+    assert read_series(file, "사고건수", notes) == {"사고건수": {"2015-01": 1239.0}}
+    assert notes == [f"{file} is no UTF-8 and was read as CP949."]
+    file.write_text("month\ta\n2015-01\t1\n", encoding="utf-16")
+    with pytest.raises(SeriesError, match=r"is neither UTF-8 nor CP949: save it as CSV UTF-8\.$"):
+        read_series(file)
+
+
+def test_commas_that_may_be_decimal_are_said_once(tmp_path: Path) -> None:
+    """0,512 was read as 512."""
+    file, notes = tmp_path / "y.csv", list[str]()
+    file.write_text('month,a,b\n2015-01,"1,234","1,234,567"\n2015-02,"1,235","1,234.5"\n')
+    assert read_series(file, "a", notes)["a"] == {"2015-01": 1234.0, "2015-02": 1235.0}
+    assert notes == [f"{file}:2 has '1,234' in the column a: its commas were read as thousands."]
+    notes.clear()
+    read_series(file, "b", notes)
+    assert notes == [], "these can be nothing else"
 
 
 def test_only_the_column_that_is_asked_for_has_to_have_a_name_of_its_own(tmp_path: Path) -> None:
@@ -338,6 +371,63 @@ def test_charts_are_drawn(tmp_path: Path) -> None:
 def _named(dependent: str) -> Regression:
     y, index, _ = _simulated()
     return regress(series(y), series(index), dependent=dependent)
+
+
+def test_a_short_regressor_is_named_with_the_months_that_it_costs() -> None:
+    y, index, other = _simulated()
+    short = series(other[24:84], start=2017 * 12)
+    fitted = regress(series(y), series(index), lags=[0, 1], others={"rain": short})
+    said = "y has 120 months; `rain` (2017-01 to 2021-12) limits the sample to 60"
+    assert fitted.notes[0] == f"{said}."
+    assert not any("limits" in note for note in regress(series(y), series(index), lags=[0, 1]).notes)
+    few = series(other[:11], start=2017 * 12)
+    _refusal(
+        r"at least 13 are needed; y has 120 months; `rain` \(2017-01 to 2017-11\) limits",
+        others={"rain": few},
+    )
+
+
+def test_the_month_that_is_not_over_is_left_out() -> None:
+    y, index, _ = _simulated()
+    fitted = regress(series(y), series(index), lags=[1], running="2024-12")
+    assert (fitted.months[-1], fitted.observations) == ("2024-11", 118)
+    assert fitted.notes[0] == "2024-12 is not over: the sample has the months before it only."
+    assert regress(series(y), series(index), running="2025-01") == regress(series(y), series(index))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_dickey_fuller_test_without_a_result_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(*_: object, **__: object) -> tuple[float, float, int]:
+        warnings.warn("divide by zero", RuntimeWarning, stacklevel=1)
+        return math.nan, math.nan, 0
+
+    monkeypatch.setattr("statsmodels.tsa.stattools.adfuller", endless)
+    fitted = _fitted()
+    note = "ADF of accidents_n and index_share is not finite: it tells nothing of a unit root."
+    assert note in fitted.notes
+    assert f"\n% {note}" in latex(fitted)
+
+
+def test_of_the_index_only_its_own_columns_are_read_and_for_charts_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column of words beside the index, or an empty count, ended the regression."""
+    monkeypatch.setattr("worker.commands.narrative.running_month", lambda: "2024-12")
+    _, index, _ = _simulated()
+    file = tmp_path / "index.csv"
+    header = "month,a,articles,negatives,share,share_low,share_high,note\n"
+    lines = [
+        f'{month},"1,{n + 100}",9,1,{one},0,1,ok' for n, (month, one) in enumerate(series(index).items())
+    ]
+    file.write_text(header + "\n".join(lines) + "\n")
+    assert len(read_index(file)) == 120
+    file.write_text(file.read_text().replace(",9,", ",,", 1))
+    arguments = ["regress", "--y", str(file), "--column", "a", "--index", str(file), "--output", "json"]
+    outcome = CliRunner().invoke(narrative_app, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    fitted = json.loads(outcome.stdout)
+    assert fitted["months"][-1] == "2024-11"
+    assert "commas were read as thousands" in fitted["notes"][0]
 
 
 def test_a_file_in_the_place_of_the_folder_of_plots_is_refused(tmp_path: Path) -> None:

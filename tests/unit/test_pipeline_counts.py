@@ -1,24 +1,32 @@
 """What a pipeline counts, measures and refuses, without a broker."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import orjson
 import pytest
+from aiokafka import TopicPartition
 from prometheus_client import REGISTRY
 
+from schemas.dead_letters import DeadLetterHeaders, DeadLetterReason
+from schemas.topics import ID_HEADER, TIMESTAMP_HEADER
 from tests.fake_model import FakeModel
 from worker import app
 from worker.app import _started
+from worker.commands.dead_letter import _original
 from worker.errors import ConfigurationError
 from worker.inference.turns import Turns
-from worker.pipeline import Pipeline, _Outcome, batch_bounds
+from worker.pipeline import Pipeline, _Outcome, _record_id, batch_bounds
 from worker.settings import BatchSettings, Settings, load_settings
 from worker.sink.record import OutRecord
-from worker.source.record import Record, unread
+from worker.source.dead_letters import DeadLetter
+from worker.source.decoding import record_time
+from worker.source.record import Claim, Record, unread
 from worker.tasks import crypto_classes
+from worker.telemetry.health import HEALTH
 
 
 class Delivered:
@@ -74,6 +82,39 @@ async def test_a_signal_that_is_too_large_counts_as_its_dead_letter_alone() -> N
     sink.send.assert_awaited_once()  # the dead letter
 
 
+def replay(letter: OutRecord, at: int) -> Record:
+    """The record that `kbert dead-letter replay` makes of a dead letter, written at a time (ms)."""
+    headers = [(name, value or b"") for name, value in letter.headers]
+    about = DeadLetterHeaders.model_validate({name: value.decode() for name, value in headers})
+    out = _original(DeadLetter(0, 0, letter.key, letter.value, headers, about))
+    again = [(name, value or b"") for name, value in out.headers]
+    return Record(Claim(TopicPartition(out.topic, 0)), 99, at, out.key, out.value, again)
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "made_up"), [(1_750_000_000_000, "raw:0:7:1750000000000"), (-1, "raw:0:7")]
+)
+def test_a_message_keeps_its_made_up_id_and_its_time_through_replays(timestamp: int, made_up: str) -> None:
+    """A replay moved a message without published_at to the moment of the replay."""
+    record = Record(Claim(TopicPartition("raw", 0)), 7, timestamp, b"key", b"text", [("trace", b"t")])
+    worker = pipeline()
+    for hours in range(1, 4):
+        assert _record_id(record) == made_up
+        if timestamp > 0:
+            assert record_time(record).timestamp() * 1000 == timestamp
+        refused = _Outcome([], [])
+        worker._refuse(refused, record, DeadLetterReason.INFERENCE_FAILED, "x")
+        record = replay(refused.out[0], 1_760_000_000_000 + hours * 3_600_000)
+        assert dict(record.headers)["trace"] == b"t"
+        assert {name for name, _ in record.headers} == {"trace", ID_HEADER, TIMESTAMP_HEADER}
+
+
+def test_an_id_that_a_replay_gave_is_kept() -> None:
+    given = Record(Claim(TopicPartition("raw", 0)), 7, 1, None, b"x", [(ID_HEADER, b"given")])
+    empty = Record(Claim(TopicPartition("raw", 0)), 7, 1, None, b"x", [(ID_HEADER, b"")])
+    assert (_record_id(given), _record_id(empty)) == ("given", "raw:0:7:1")
+
+
 @pytest.mark.parametrize("how", ["failed", "cancelled", "done"])
 async def test_only_a_batch_that_was_served_tells_the_rate(how: str) -> None:
     batcher = Mock(queued_tokens=0, queued_items=0)  # its gauges stay when the test is over
@@ -121,3 +162,31 @@ async def test_a_queue_below_a_batch_is_a_sentence_before_anything_connects(
         with pytest.raises(ConfigurationError, match=rf"batch\.max_queue_tokens={queue} is .* {mend}"):
             await _started("crypto", settings, Turns(), stack, asyncio.Event())
     connected.assert_not_called()
+
+
+async def test_a_worker_that_waits_for_its_group_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacks: list[str | None] = []
+
+    @asynccontextmanager
+    async def connected(*_: Any) -> AsyncIterator[tuple[Mock, Mock]]:
+        lacks.append(HEALTH.parts()["worker-crypto"])
+        yield Mock(), Mock()
+
+    monkeypatch.setattr(app, "load_configured", lambda *_: FakeModel())
+    monkeypatch.setattr(app, "connected", connected)
+    monkeypatch.setattr(app, "task_for", Mock())
+    async with AsyncExitStack() as stack:
+        await _started("crypto", load_settings(_env_file=None), Turns(), stack, asyncio.Event())
+    assert lacks == ["joining the consumer group"]
+
+
+async def test_a_worker_whose_topic_is_gone_is_no_spare_member() -> None:
+    source = Mock(
+        outstanding=Mock(return_value=0),
+        lag=AsyncMock(return_value={}),
+        claims_fail=False,
+        joined=True,
+        topic_is_gone=True,
+    )
+    seen = await pipeline(source=source)._look(1.0)
+    assert (seen.problem, seen.excused) == ("there is no topic raw.crypto", False)

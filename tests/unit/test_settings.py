@@ -1,6 +1,8 @@
 """Settings come from environment, .env and TOML; a mistake is one sentence that names it."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -8,6 +10,7 @@ from typer.testing import CliRunner
 from worker.cli import app
 from worker.errors import ConfigurationError
 from worker.settings import explained, load_settings
+from worker.tls import client_context
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +40,25 @@ def test_environment_over_dotenv_over_toml_over_defaults(
     ("variable", "value", "message"),
     [
         ("KBERT_BATCH__MAX_BATCH_TOKENS", "many", "batch.max_batch_tokens"),
-        ("KBERT_BATCH__MAX_TOKENS", "1", "batch.max_tokens"),
+        (
+            "KBERT_BATCH__MAX_TOKEN",
+            "1",
+            "KBERT_BATCH__MAX_TOKEN is no setting: the closest is KBERT_BATCH__MAX_",
+        ),
+        ("KBERT_TRAFFIC__MODEL__REFF", "x", "is no setting: the closest is KBERT_TRAFFIC__MODEL__REF."),
+        (
+            "KBERT_KAFKA",
+            '{"servers": 1}',
+            "kafka.servers in KBERT_KAFKA is no setting: the closest is kafka.",
+        ),
+        ("KBERT_NARRATIVE__SOURCE_WEIGHTS", '{"a": Infinity}', "narrative.source_weights.a"),
+        ("KBERT_BOT__WEBHOOK__COINS", '["BTC", "btc"]', "'btc' is no coin symbol"),
+        (
+            "KBERT_BOT__WEBHOOK__COINS",
+            '["KRW-BTC"]',
+            "bot.webhook.coins (KBERT_BOT__WEBHOOK__COINS) is wrong",
+        ),
+        ("KBERT_BOT__WEBHOOK__COINS", '["비트코인"]', "'비트코인' is no coin symbol"),
         ("KBERT_KAFKA__SECURITY_PROTOCOL", "SASL_SSL", "kafka.sasl_username"),
         ("KBERT_KAFKA__SSL_CAFILE", "/nowhere/ca.pem", "kafka.ssl_cafile"),
         ("KBERT_KAFKA__BOOTSTRAP_SERVERS", "kafka:abc", "'kafka:abc' is no host:port"),
@@ -90,8 +111,78 @@ def test_variables_that_are_no_settings_of_ours_pass(monkeypatch: pytest.MonkeyP
 
 def test_a_name_in_dotenv_that_is_no_setting_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("KBERT_DELIVERRY=exactly_once\nOTHER=1\n")
-    with pytest.raises(ConfigurationError, match="KBERT_DELIVERRY is no setting"):
+    with pytest.raises(
+        ConfigurationError, match=r"KBERT_DELIVERRY of \S+/\.env is no setting: the closest is"
+    ):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        (
+            ".env",
+            "KBERT_LOG__LEVL=info\n",
+            "KBERT_LOG__LEVL of {file} is no setting: the closest is KBERT_LOG__LEVEL.",
+        ),
+        (
+            "kbert.toml",
+            '[log]\nlevl = "info"\n',
+            "log.levl in kbert.toml is no setting: the closest is log.level.",
+        ),
+        (
+            "kbert.toml",
+            '[traffic.model]\nreff = "x"\n',
+            "traffic.model.reff in kbert.toml is no setting: the closest is traffic.model.ref.",
+        ),
+    ],
+)
+def test_a_misspelt_name_inside_a_section_tells_where_it_stands(
+    tmp_path: Path, file: str, content: str, told: str
+) -> None:
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ConfigurationError, match=re.escape(told.format(file=tmp_path / file))):
+        load_settings()
+
+
+def test_dotenv_names_the_toml_file_unless_the_environment_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.toml").write_text(f'[kafka]\nclient_id = "{name}"\n')
+    (tmp_path / ".env").write_text("KBERT_CONFIG=one.toml\n")
+    assert load_settings().kafka.client_id == "one"
+    monkeypatch.setenv("KBERT_CONFIG", "")  # as docker-compose.yml has it where nothing is exported
+    assert load_settings().kafka.client_id == "one"
+    monkeypatch.setenv("KBERT_CONFIG", "two.toml")
+    assert load_settings().kafka.client_id == "two"
+
+
+@pytest.mark.parametrize("file", ["kbert.toml", "coins.toml"])
+def test_a_file_that_may_not_be_read_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str
+) -> None:
+    (tmp_path / file).write_text("")
+    if file == "coins.toml":
+        monkeypatch.setenv("KBERT_COINS__USER_FILE", file)
+    of_pathlib = Path.open
+
+    def opened(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == file:
+            raise PermissionError(13, "Permission denied", str(path))
+        return of_pathlib(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(ConfigurationError, match=rf"{file} cannot be read: Permission denied\.$"):
+        load_settings()
+
+
+@pytest.mark.parametrize(("cafile", "certfile"), [("gone", None), (None, "gone")])
+def test_a_certificate_that_cannot_be_read_is_not_called_a_wrong_one(
+    cafile: Path | None, certfile: Path | None
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"file=gone .*cannot be read: No such file or directory\.$"):
+        client_context("kafka", cafile=cafile, certfile=certfile, keyfile=certfile)
 
 
 def test_a_list_in_dotenv_is_told_as_one(tmp_path: Path) -> None:
@@ -107,6 +198,15 @@ def test_a_broken_toml_file_is_refused(tmp_path: Path, content: str) -> None:
         load_settings()
 
 
+def test_an_empty_list_in_the_environment_is_not_the_one_that_is_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KBERT_BOT__WEBHOOK__COINS", "BTC")
+    monkeypatch.setenv("KBERT_BOT__HUMMINGBOT__PAIRS", "")
+    with pytest.raises(ConfigurationError, match="KBERT_BOT__WEBHOOK__COINS"):
+        load_settings()
+
+
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KBERT_REDIS__URL", "redis://user:hunter2@redis:6379/0")
     monkeypatch.setenv("KBERT_SINK__AUTHOR_KEY", "hunter3")
@@ -117,8 +217,11 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KBERT_SINK__AUTHOR_KEY", "")
-    assert load_settings().sink.author_key is None
+    for name, *_ in explained():
+        monkeypatch.setenv(f"KBERT_{name.replace('.', '__').upper()}", "")
+    settings = load_settings()
+    assert settings.sink.author_key is None
+    assert settings.pipelines == ["crypto"]
 
 
 @pytest.mark.parametrize(

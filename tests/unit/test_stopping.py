@@ -1,6 +1,7 @@
 """Work that a stop cuts off."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -84,6 +85,41 @@ async def main():
 asyncio.run(main())
 print("said at the end")
 """
+
+
+_STOPPED_TWICE = """
+import asyncio, os, signal
+from worker.app import stop_on_signals
+
+if {first}:  # of a container, for which the kernel takes no default action
+    signal.raise_signal = lambda number: None
+
+async def main():
+    async with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.{name})
+        await stop.wait()
+        os.kill(os.getpid(), signal.{name})
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_second_stop_ends_the_process_also_the_first_of_a_container(
+    first: bool, number: signal.Signals
+) -> None:
+    """It went on, and said that it was asked to stop."""
+    done = subprocess.run(
+        [sys.executable, "-c", _STOPPED_TWICE.format(first=first, name=number.name)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == (128 + number if first else -number), done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("stop.requested") == 1
 
 
 @pytest.mark.parametrize(("stopped", "status"), [(True, 0), (False, 1)])

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -152,3 +154,27 @@ def test_lint_looks_at_the_environment_of_the_bots() -> None:
 def test_the_matrix_of_faults_takes_options_from_make() -> None:
     lines = (DEPLOY.parent / "Makefile").read_text("utf-8").splitlines()
     assert "\t@$(BIN)/python -m tests.faults.matrix $(ARGS)" in lines
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_an_environment_without_pip_is_made_whole(tmp_path: Path) -> None:
+    """As Debian without python3-venv, or Ctrl-C in ensurepip, leave it: a python and nothing else."""
+    python, environment = tmp_path / "python", tmp_path / "venv"
+    (environment / "bin").mkdir(parents=True)
+    python.write_text('#!/bin/sh\n[ "$2" != venv ] || ln -s /bin/true "$3/bin/pip"\n')
+    python.chmod(0o755)
+    (environment / "bin" / "python").symlink_to(python)
+    variables = [f"PYTHON={python}", f"VENV={environment}", f"BOTS_VENV={tmp_path / 'bots'}"]
+    done = subprocess.run(
+        ["make", *variables, f"{environment}/.demo"], cwd=DEPLOY.parent, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (environment / ".demo").exists()
+
+
+def test_no_one_is_told_to_install_a_name_that_is_not_on_pypi() -> None:
+    """Whoever registered it there would be installed."""
+    root = DEPLOY.parent
+    for file in (*root.glob("*.md"), *(root / "worker").rglob("*.md")):
+        told = re.findall(r"pip install '?kbert-stream[^`]*", file.read_text("utf-8"))
+        assert all(" @ file:///" in command for command in told), file

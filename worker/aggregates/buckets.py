@@ -83,7 +83,8 @@ def fold(
                 if delta is None:
                     delta = deltas[symbol] = CoinDelta()
                 delta.fences[partition] = offset
-                _add(delta, signal)
+                if signal.columns:
+                    _add(delta, signal)
     for delta in deltas.values():
         delta.close()
     return deltas

@@ -58,7 +58,7 @@ class Contribution(NamedTuple):
     has_minute: bool
     """Whether it goes to the minute bucket too, not only to the hour bucket."""
     columns: tuple[int, ...]
-    """Columns that grow by one; only LATE where the signal is late."""
+    """Columns that grow by one; only LATE where the signal is late, none where it only moves the fences."""
     certainty: int
     relevance: int
     toxicity: int
@@ -78,13 +78,6 @@ def _fields(signal: Signal) -> Mapping[str, Any]:
     if isinstance(signal, bytes):
         return json_object(signal)
     return vars(signal) if isinstance(signal, CryptoSignal) else signal
-
-
-def identity(signal: Signal) -> int | None:
-    """``id_hash`` of a signal that is read for it alone, a tenth of the work; None where it has no id."""
-    fields = _fields(signal)
-    found = fields.get("id")
-    return hash((fields.get("source"), found)) if isinstance(found, str) else None
 
 
 def contribution(signal: Signal, relevant_from: float) -> Contribution:

@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Final
 from uuid import uuid4
 
@@ -19,10 +21,9 @@ from worker.aggregates.contribution import (
     RejectedSignalError,
     Signal,
     contribution,
-    identity,
 )
 from worker.aggregates.keys import Keys
-from worker.aggregates.repeats import RepeatWindow
+from worker.aggregates.repeats import RepeatWindows
 from worker.aggregates.store import Command, RedisStore
 from worker.errors import ConfigurationError, KbertError
 from worker.telemetry import metrics
@@ -49,12 +50,34 @@ class DataLostError(KbertError):
         super().__init__(f"Redis lost applied signals; read again {places}.")
 
 
-def made_anew(partition: Partition, applied: int, end: int, prefix: str) -> ConfigurationError:
-    """The error for a topic that ends before what Redis has applied of it."""
-    return ConfigurationError(
-        f"Redis has applied {partition_field(partition)} up to offset {applied}, but the "
-        f"topic ends at {end}: it was made anew. Set another redis.prefix "
-        f"(KBERT_REDIS__PREFIX), or delete the keys {prefix}*."
+def check_ends(
+    applied: Mapping[Partition, int], ends: Mapping[Partition, int], *, key: str, each: str = "", kept: str
+) -> None:
+    """Refuse partitions that end before what Redis has applied of them.
+
+    Every new record would be below its fence, and skipped without a word. A topic that was made anew
+    counts from 0 once its fences are gone; without them, one whose end the broker lost would count again.
+
+    Args:
+        applied: last applied offset of each partition, -1 for none.
+        ends: next offset that the broker will give.
+        key: hash of the fences, as a shell reads it.
+        each: what runs the command for every such key, where there are several.
+        kept: what becomes of the sums, for the sentence.
+
+    Raises:
+        ConfigurationError: there are such partitions; names them and both commands.
+    """
+    beyond = [partition for partition in ends if applied[partition] >= ends[partition]]
+    if not beyond:
+        return
+    places = ", ".join(f"{partition_field(p)} ends at {ends[p]}, applied up to {applied[p]}" for p in beyond)
+    fields = " ".join(partition_field(p) for p in ends)
+    pairs = " ".join(f"{partition_field(p)} {ends[p] - 1}" for p in beyond)
+    raise ConfigurationError(
+        f"The topic ends before what Redis has applied ({places}): it was made anew, or the broker lost its "
+        f"end. If it was made anew, `{each}redis-cli HDEL {key} {fields}` lets it count from offset 0; "
+        f"if its end was lost, `{each}redis-cli HSET {key} {pairs}` goes on from there. {kept}"
     )
 
 
@@ -64,7 +87,7 @@ class Applied:
 
     records: int = 0
     repeats: int = 0
-    """Records whose id stood on the partition before."""
+    """Records whose id stood before, on the partition or on another one that this process reads."""
     fence_skips: int = 0
     """Records read again that every coin they name has already."""
     rejected: list[tuple[Partition, int, str]] = field(default_factory=list)
@@ -94,7 +117,7 @@ class Aggregator:
             store: the connection; the caller closes it.
             prefix: before every key.
             relevant_from: relevance from which MARKET counts a signal.
-            id_window: offsets per partition within which a repeated id is dropped.
+            id_window: offsets of each partition within which a repeated id is dropped.
         """
         self._store = store
         self._keys = Keys(prefix)
@@ -105,7 +128,7 @@ class Aggregator:
         # new, and the rewind that follows would skip its history.
         self._fences: dict[Partition, dict[str, int]] = {}
         self._registered: set[str] = set()
-        self._repeats: dict[Partition, RepeatWindow] = {}
+        self._repeats = RepeatWindows(id_window)
         # Below this (less the margin) a record is read for its id alone. The fences do not tell: a repeat
         # that was dropped lies above the fence of a coin that nobody has named since, and its first record
         # may lie before what is read again.
@@ -157,12 +180,16 @@ class Aggregator:
             self._leave()
             self._fences |= await self._standing(committed)
             self._margin = margin
+            highest = {p: max(self._fences[p].values(), default=-1) for p in committed}
+            check_ends(
+                highest,
+                ends or {},
+                each=f"redis-cli --scan --pattern {quote(self._keys.state('*'))} | xargs -I KEY ",
+                key="KEY",
+                kept="What is summed stays; another redis.prefix (KBERT_REDIS__PREFIX) starts empty.",
+            )
             for partition, offset in committed.items():
-                highest = max(self._fences[partition].values(), default=-1)
-                if ends is not None and highest >= ends[partition]:
-                    # Else every new record would be below its fence, and skipped without a word.
-                    raise made_anew(partition, highest, ends[partition], self._keys.prefix)
-                self._stands[partition] = min(offset or 0, highest + 1)
+                self._stands[partition] = min(offset or 0, highest[partition] + 1)
             self._report_loss(committed)
             return {partition: self._start(self._stands[partition]) for partition in committed}
 
@@ -187,7 +214,7 @@ class Aggregator:
     def _leave(self) -> None:
         for partition in self._leaving:
             self._fences.pop(partition, None)
-            self._repeats.pop(partition, None)
+            self._repeats.forget(partition)
             self._stands.pop(partition, None)
         self._leaving.clear()
 
@@ -224,16 +251,16 @@ class Aggregator:
         self, partition: Partition, records: Records, result: Applied, left_out: set[int]
     ) -> Iterator[tuple[int, Contribution]]:
         """Read records for the first time, noting in ``left_out`` what does not count."""
-        repeats = self._repeats.setdefault(partition, RepeatWindow(self._id_window))
+        repeats = self._repeats.of(partition)
         result.records += len(records)
         fences = self._fences[partition]
         highest = max(fences.values(), default=-1)
         counted_from = self._stands.get(partition, 0) - self._margin
         for offset, signal in records:
             if offset < counted_from:
-                known = identity(signal)
-                if known is not None:
-                    repeats.is_repeat(offset, known)
+                # What was rejected has no place among the ids: the signal may come back corrected.
+                with suppress(RejectedSignalError):
+                    repeats.is_repeat(offset, contribution(signal, self._relevant_from).id_hash)
                 result.fence_skips += 1
                 left_out.add(offset)
                 continue
@@ -246,15 +273,22 @@ class Aggregator:
             if repeats.is_repeat(offset, read.id_hash):
                 result.repeats += 1
                 left_out.add(offset)
+                if repeats.came_elsewhere(offset):
+                    yield offset, _passed(read)
             else:
                 if offset <= highest and all(fences.get(symbol, -1) >= offset for symbol in read.symbols):
                     result.fence_skips += 1
                 yield offset, read
 
-    def _read_again(self, records: Records, left_out: set[int]) -> Iterator[tuple[int, Contribution]]:
+    def _read_again(
+        self, partition: Partition, records: Records, left_out: set[int]
+    ) -> Iterator[tuple[int, Contribution]]:
+        repeats = self._repeats.of(partition)
         for offset, signal in records:
             if offset not in left_out:
                 yield offset, contribution(signal, self._relevant_from)
+            elif repeats.came_elsewhere(offset):
+                yield offset, _passed(contribution(signal, self._relevant_from))
 
     async def _apply(self, batch: Mapping[Partition, Records], result: Applied) -> None:
         left_out: dict[Partition, set[int]] = {partition: set() for partition in batch}
@@ -275,7 +309,8 @@ class Aggregator:
             for (symbol, delta), answer in zip(deltas.items(), answers, strict=True):
                 standing = standing_fences(answer, delta)
                 if standing is None:
-                    changed.append(symbol)
+                    if delta.hours:
+                        changed.append(symbol)
                     self._believe(symbol, delta.fences)
                 elif self._is_behind(symbol, standing):
                     raise DataLostError(await self._survey(batch))
@@ -285,7 +320,7 @@ class Aggregator:
             if not refused:
                 break
             deltas = fold(
-                {p: self._read_again(records, left_out[p]) for p, records in batch.items()},
+                {p: self._read_again(p, records, left_out[p]) for p, records in batch.items()},
                 self._fences,
                 only=frozenset(refused),
             )
@@ -368,3 +403,11 @@ class Aggregator:
         change = AggregateChange(symbols=symbols, at=datetime.now(UTC))
         command: Command = ("PUBLISH", self._keys.changes, change.model_dump_json())
         await self._store.run([command])
+
+
+def _passed(read: Contribution) -> Contribution:
+    """A repeat of another partition, which moves the fences and adds nothing.
+
+    After a restart it may be read before its original, and would count if its fences did not tell.
+    """
+    return read._replace(columns=())

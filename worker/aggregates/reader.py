@@ -3,7 +3,7 @@
 import asyncio
 import struct
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final
@@ -13,7 +13,7 @@ from schemas.windows import MARKET, WINDOWS, Window
 from worker.aggregates.buckets import HOURS_A_DAY, MINUTES_AN_HOUR, ROW
 from worker.aggregates.contribution import LATE, MESSAGES
 from worker.aggregates.keys import Keys
-from worker.aggregates.series import SeriesPlan, spark, spark_minutes
+from worker.aggregates.series import SeriesPlan, check_moment, check_window, spark, spark_minutes
 from worker.aggregates.store import Command, RedisStore
 from worker.aggregates.windows import CoinHistory, Row, freshness, metrics, past_hours, past_week, span, total
 
@@ -27,11 +27,12 @@ assert MESSAGES == 0  # noqa: S101 - the struct above takes the first column
 
 
 class AggregateReader:
-    """Reads what `Aggregator` wrote under the same prefix."""
+    """Reads what `Aggregator` wrote under the same prefix; ``clock`` tells seconds since 1970."""
 
-    def __init__(self, store: RedisStore, keys: Keys) -> None:
+    def __init__(self, store: RedisStore, keys: Keys, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._keys = keys
+        self._clock = clock
 
     async def coins(self) -> list[str]:
         """Symbols that ever had a signal, sorted; MARKET is not among them.
@@ -48,12 +49,13 @@ class AggregateReader:
         Args:
             symbol: ticker; one without signals gives zeros and nulls.
             at: when the windows end, now by default. Minute buckets live for 25 h, so
-                4h and 24h are whole for moments up to an hour back.
+                24h is whole for moments up to an hour back.
 
         Raises:
             ConnectionFailedError: Redis does not answer.
+            SeriesError: ``at`` is further back, or ahead of now.
         """
-        at_ms = _milliseconds(at)
+        at_ms = self._milliseconds(at, WINDOWS)
         minute = at_ms // _MINUTE_MS
         question = _Question(self._keys, WINDOWS, minute)
         answers = await self._store.once([*question.about(symbol), question.buckets_of(MARKET)])
@@ -82,8 +84,10 @@ class AggregateReader:
 
         Raises:
             ConnectionFailedError: Redis does not answer.
+            SeriesError: there is no such window, or ``at`` is ahead of now, or further back than minutes are
+                kept for this window: 1 h for 24h, 21 h for 4h, 24 h for the others.
         """
-        minute = _milliseconds(at) // _MINUTE_MS
+        minute = self._milliseconds(at, [window]) // _MINUTE_MS
         question = _Question(self._keys, [window], minute)
         symbols = [MARKET, *await self.coins()]
         histories: list[CoinHistory] = []
@@ -109,8 +113,9 @@ class AggregateReader:
 
         Raises:
             ConnectionFailedError: Redis does not answer.
+            SeriesError: as of `window`.
         """
-        at_ms = _milliseconds(at)
+        at_ms = self._milliseconds(at, [window])
         minute = at_ms // _MINUTE_MS
         question = _Question(self._keys, [window], minute, spark_minutes(window, minute))
         symbols = [MARKET, *await self.coins()]
@@ -156,6 +161,17 @@ class AggregateReader:
         if parts:  # no step falls into a range that is shorter than one
             (values,) = await self._store.once([_command("MGET", [name(symbol, part) for part in parts])])
         return plan.read(symbol, metric_names, _rows(parts, values, size))
+
+    def _milliseconds(self, at: datetime | None, windows: Collection[Window]) -> int:
+        """The moment, at which the buckets can tell these windows."""
+        for window in windows:
+            check_window(window)
+        now = self._clock()
+        if at is None:
+            return int(now * 1_000)
+        moment = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        check_moment(windows, moment, now)
+        return int(moment * 1_000)
 
 
 class _Question:
@@ -241,11 +257,3 @@ def _messages(numbers: Iterable[int], values: Sequence[bytes | None], parts: int
         if value is not None
         for place, (count,) in enumerate(_MESSAGES_OF_A_ROW.iter_unpack(value))
     }
-
-
-def _milliseconds(at: datetime | None) -> int:
-    if at is None:
-        return int(time.time() * 1_000)
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return int(at.timestamp() * 1_000)

@@ -1,7 +1,7 @@
 """Windows over time out of buckets: pure, no I/O."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -9,15 +9,27 @@ from typing import Final
 
 from schemas.aggregates import Series, Spark
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS
-from schemas.windows import WINDOW_SECONDS, Window
+from schemas.windows import WINDOW_SECONDS, WINDOWS, Window
 from worker.aggregates.buckets import CERTAINTY, MINUTES_AN_HOUR, NEWEST, RELEVANCE, TOXICITY
-from worker.aggregates.contribution import ACTION, EMOTION, MESSAGES, MILLI, SENTIMENT
-from worker.aggregates.windows import CoinHistory, Row, dispersion, sentiment_index
+from worker.aggregates.contribution import (
+    ACTION,
+    EMOTION,
+    HOUR_BUCKETS_MS,
+    MESSAGES,
+    MILLI,
+    MINUTE_BUCKETS_MS,
+    SENTIMENT,
+)
+from worker.aggregates.windows import CoinHistory, Row, dispersion, sentiment_index, span
 
 _MINUTE: Final = 60
 _HOUR: Final = 3_600
-_MINUTES_REACH: Final = 25 * _HOUR
-_HOURS_REACH: Final = 8 * 24 * _HOUR
+_MINUTES_REACH: Final = MINUTE_BUCKETS_MS // 1_000
+_HOURS_REACH: Final = HOUR_BUCKETS_MS // 1_000
+_GRACE: Final = _MINUTE
+"""Seconds by which a ``since`` may miss the oldest minute: it was worked out before the question came."""
+_AHEAD: Final = _MINUTE
+"""Seconds by which a clock may be ahead of ours."""
 _MOST_POINTS: Final = 2_000
 _LEAST_HOURS: Final = 24
 """Of a window by the hour whose newest hour may still grow: two minutes into an hour, a window of 1h would
@@ -38,6 +50,32 @@ _SPARK_MINUTES: Final = 60
 
 class SeriesError(ValueError):
     """What was asked for cannot be read from the buckets; the message says what can."""
+
+
+def check_window(window: str) -> None:
+    """Raise SeriesError where there is no such window."""
+    if window not in WINDOWS:
+        raise SeriesError(f"the window {window!r} is unknown: there are {', '.join(WINDOWS)}")
+
+
+def check_moment(windows: Iterable[Window], at: float, now: float) -> None:
+    """Raise SeriesError where the buckets cannot tell these windows as they ended at ``at``.
+
+    Args:
+        windows: all of them are asked for.
+        at: seconds since 1970.
+        now: the same, of the present.
+    """
+    if at > now + _AHEAD:
+        raise SeriesError(f"at ({_rfc3339(at)}) is ahead of now")
+    for window in windows:
+        oldest = next(iter(span(window, int(at) // _MINUTE).every_minute()))
+        if oldest * _MINUTE + _MINUTES_REACH <= now:
+            hours = 24 if window == "7d" else (_MINUTES_REACH - WINDOW_SECONDS[window]) // _HOUR
+            raise SeriesError(
+                f"at ({_rfc3339(at)}) is too long ago: minutes are kept for 25 h, so a window of {window} "
+                f"can end {hours} h back at most"
+            )
 
 
 def _mean(column: int) -> Callable[[Row], float | None]:
@@ -128,15 +166,21 @@ def plan_series(
     a point too, where the bucket that still grows is a small part of the window.
 
     Raises:
-        SeriesError: the step or window is finer than the buckets of that time, or too many points.
+        SeriesError: there is no such window, the step or window is finer than the buckets of that time, or
+            too many points.
     """
+    check_window(window)
     now = time.time() if now is None else now
     length = WINDOW_SECONDS[window]
     end = min(now, _seconds(until)) if until is not None else now
     start = _seconds(since) if since is not None else end - _DEFAULT_REACH[window]
     if start >= end:
         raise SeriesError("from lies at or after to, or in the future")
-    by_minute = start - length >= now - _MINUTES_REACH and (step is None or step % _MINUTE == 0)
+    # Minutes go by the hour, so the oldest there is up to an hour older than their reach.
+    oldest_minutes = now // _HOUR * _HOUR - _MINUTES_REACH + length
+    by_minute = start >= oldest_minutes - _GRACE
+    if by_minute:
+        start = max(start, oldest_minutes)
     bucket = _MINUTE if by_minute else _HOUR
     if not by_minute:
         start = max(start, now - _HOURS_REACH + length)
@@ -145,13 +189,18 @@ def plan_series(
         if length < _HOUR:
             raise SeriesError(
                 f"minutes are kept for 25 h, so a window of {window} cannot begin at that from: "
-                "take a later from, or a window of 1h or more"
+                f"take a from of {_rfc3339(oldest_minutes)} or later, or a window of 1h or more"
             )
     if step is None:
         fitting = [s for s in _STEPS if s % bucket == 0]
         step = next((s for s in fitting if (end - start) / s <= _WANTED_POINTS), fitting[-1])
     if step <= 0 or step % bucket:
-        raise SeriesError(f"step is whole multiples of {bucket} s at that distance")
+        message = f"step is whole multiples of {bucket} s"
+        if not by_minute and oldest_minutes >= end:
+            message += f" for a window of {window}"
+        elif not by_minute:
+            message += f" that far back: take a from of {_rfc3339(oldest_minutes)} or later for whole minutes"
+        raise SeriesError(message)
     if (end - start) / step > _MOST_POINTS:
         raise SeriesError(f"that makes more than {_MOST_POINTS} points: take a longer step")
     first, last = -(-int(start) // step), int(end) // step
@@ -192,6 +241,10 @@ def spark(window: Window, history: CoinHistory, minute: int) -> Spark:
 
 def _rows(buckets: Mapping[int, Row], numbers: range) -> list[Row]:
     return [buckets[n] for n in numbers if n in buckets]
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _seconds(moment: datetime) -> float:

@@ -164,7 +164,7 @@ class RedisStore:
         except TimeoutError:
             raise self._silent(f"no answer within {self._answer_timeout:g} s") from None
         for error in failures.values():
-            self._raise_if_lasting(error)
+            self.raise_if_lasting(error)
             if isinstance(error, _ANSWERS):
                 raise RefusedForNowError(
                     f"Redis at {self.address} answers, but refuses for now: see to its memory, disk and role "
@@ -204,7 +204,7 @@ class RedisStore:
                     log.info("aggregates.redis_back", gone_for=round(time.monotonic() - gone_since, 3))
                 return answers
             for error in failures.values():
-                self._raise_if_lasting(error)
+                self.raise_if_lasting(error)
                 if gone_since is None:
                     gone_since = time.monotonic()
                     log.warning("aggregates.redis_gone", address=self.address, error=_text(error))
@@ -218,7 +218,8 @@ class RedisStore:
             f"(KBERT_REDIS__URL) ({why})."
         )
 
-    def _raise_if_lasting(self, error: Exception) -> None:
+    def raise_if_lasting(self, error: Exception) -> None:
+        """Raise ConfigurationError for what no waiting mends: Redis refuses us, or cannot be trusted."""
         if (refused := refused_handshake(error, "redis", self.address)) is not None:
             raise ConfigurationError(f"Redis at {self.address} cannot be trusted: {refused}") from error
         if isinstance(error, refusals.MovedError) and not self.cluster:
@@ -333,7 +334,7 @@ def _no_address() -> ConfigurationError:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether it passes, or `_raise_if_lasting` has a sentence for it."""
+    """Whether it passes, or `raise_if_lasting` has a sentence for it."""
     passes = isinstance(error, _PASSING) or str(error).startswith(_PASSING_CODES)
     return passes or isinstance(error, refusals.MovedError) or _refusal(error) is not None
 

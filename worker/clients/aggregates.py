@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import structlog
 from pydantic import ValidationError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from schemas.aggregates import AggregateChange, BoardRow, CoinAggregates, Series, WindowMetrics
 from schemas.windows import Window
@@ -16,11 +16,13 @@ from worker.aggregates.keys import DEFAULT_PREFIX, Keys
 from worker.aggregates.reader import AggregateReader
 from worker.aggregates.series import plan_series
 from worker.aggregates.store import RedisStore
+from worker.telemetry.seldom import Seldom
 
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 1.0
-_PAUSE_SECONDS = 0.5
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 2.0
 
 
 class Aggregates:
@@ -114,21 +116,27 @@ class Aggregates:
 
         Raises:
             ConnectionFailedError: Redis does not answer at the start.
+            ConfigurationError: Redis refuses us, at the start or later: user, password or rights.
         """
         await self._store.check(self._keys.prefix)
+        seldom = Seldom(log)
+        pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 async with self._store.client.pubsub(ignore_subscribe_messages=True) as channel:
                     await channel.subscribe(self._keys.changes)
                     while True:
                         message = await channel.get_message(timeout=_POLL_SECONDS)
+                        pause = _FIRST_PAUSE_SECONDS
                         if message is not None:
                             yield AggregateChange.model_validate_json(message["data"])
             except ValidationError as error:
-                log.warning("aggregates.change_unreadable", error=str(error))
-            except (RedisError, OSError) as error:
-                log.warning("aggregates.changes_interrupted", error=str(error))
-                await asyncio.sleep(_PAUSE_SECONDS)
+                seldom.warning("aggregates.change_unreadable", error=str(error))
+            except (RedisError, RedisClusterException, OSError) as error:
+                self._store.raise_if_lasting(error)
+                seldom.warning("aggregates.changes_interrupted", error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def __aenter__(self) -> Self:
         try:

@@ -17,7 +17,7 @@ from schemas import topics
 from schemas.signals import CryptoSignal
 from schemas.times import to_utc
 from worker.errors import ConnectionFailedError
-from worker.signal_filter import SignalFilter
+from worker.signal_filter import SignalFilter, as_set, check_symbols
 from worker.source.header_names import escape_header_names
 from worker.source.membership import stop
 from worker.source.reaching import refusal
@@ -54,6 +54,9 @@ class SignalStream:
             really done with, so that a killed reader gets the rest again.
         client_options: further keyword arguments of an aiokafka client, such as TLS and SASL.
 
+    Raises ConfigurationError for a filter that cannot be meant: a string or nothing for a list, an unknown
+    label, a coin that is no symbol, a score outside 0..1.
+
     At least once: a worker that died may have sent a signal twice. Repeats among the last
     100,000 signals, by source and id, are removed here.
     """
@@ -77,13 +80,14 @@ class SignalStream:
         self._address = bootstrap_servers
         self._topic = topic
         self._wanted = SignalFilter(
-            coins=_set(coins),
-            sentiments=_set(sentiments),
-            actions=_set(actions),
-            emotions=_set(emotions),
+            coins=as_set("coins", coins),
+            sentiments=as_set("sentiments", sentiments),
+            actions=as_set("actions", actions),
+            emotions=as_set("emotions", emotions),
             min_certainty=min_certainty,
             min_relevance=min_relevance,
         )
+        check_symbols(self._wanted.coins or ())
         self._since = None if since is None else to_utc(since)
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.unreadable = 0
@@ -241,7 +245,3 @@ class SignalStream:
                 await self._consumer.seek_to_end(partition)
             else:
                 self._consumer.seek(partition, place.offset)
-
-
-def _set(values: Collection[str] | None) -> frozenset[str] | None:
-    return None if values is None else frozenset(values)

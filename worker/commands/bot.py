@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,11 @@ def markets(
         print(orjson.dumps(codes, option=orjson.OPT_INDENT_2).decode())
         return
     for symbol, places_of_coin in codes.items():
-        print(symbol, *(f"{name}={code}" for name, code in places_of_coin.items()), sep="  ")
+        print(
+            symbol,
+            *(f"{name}={','.join(known.spellings(symbol, name))}" for name in places_of_coin),
+            sep="  ",
+        )
 
 
 @bot_app.command("webhook")
@@ -58,9 +63,10 @@ def webhook(
     section = settings.bot.webhook.model_dump() | {k: v for k, v in given.items() if v is not None}
     settings = load_settings(bot=settings.bot.model_dump() | {"webhook": section})
     if resend is None:
-        _run(run_webhook, settings)
+        _run(run_webhook, settings, part="bot-webhook")
         return
     signals, left_out = read_dead_letters(settings, resend)
+    # Without a part: it ends by itself, and the webhook beside it may have the port.
     _run(lambda known, stop: resend_dead_letters(known, signals, left_out, stop), settings)
     if left_out:
         raise typer.Exit(1)
@@ -71,7 +77,7 @@ def freqtrade() -> None:
     """Serve rolling windows beside candles to freqtrade's external_message_consumer, until Ctrl-C."""
     from worker.commands.bot_freqtrade import run_freqtrade
 
-    _run(run_freqtrade, _settings())
+    _run(run_freqtrade, _settings(), part="bot-freqtrade")
 
 
 @bot_app.command("hummingbot")
@@ -79,7 +85,7 @@ def hummingbot() -> None:
     """Publish probabilities for hummingbot's ai_livestream controller over MQTT, until Ctrl-C."""
     from worker.commands.bot_hummingbot import run_hummingbot
 
-    _run(run_hummingbot, _settings())
+    _run(run_hummingbot, _settings(), part="bot-hummingbot")
 
 
 def _settings() -> Settings:
@@ -90,11 +96,21 @@ def _settings() -> Settings:
     return settings
 
 
-def _run(work: Callable[[Settings, asyncio.Event], Awaitable[None]], settings: Settings) -> None:
-    from worker.app import stop_on_signals
+def _run(
+    work: Callable[[Settings, asyncio.Event], Awaitable[None]], settings: Settings, part: str | None = None
+) -> None:
+    """Run a bot until it ends; ``part`` names it to those who ask at ``metrics.port``, if anyone may."""
+    from worker.app import observed, stop_on_signals
+    from worker.telemetry.health import HEALTH
+    from worker.telemetry.metrics import READY
 
     async def until_stopped() -> None:
-        async with stop_on_signals() as stop:
+        async with AsyncExitStack() as stack:
+            if part is not None:
+                await stack.enter_async_context(observed(settings))
+                stack.enter_context(HEALTH.part(part))(None)  # what it cannot mend ends it
+                READY.labels(part).set(1)
+            stop = await stack.enter_async_context(stop_on_signals())
             await work(settings, stop)
 
     run_async(until_stopped())

@@ -17,7 +17,7 @@ from worker.history.columns import CRYPTO_COLUMNS, TRAFFIC_COLUMNS, Column, aggr
 from worker.history.signals import By, Range, ReadCounts, signals_of
 from worker.history.writing import STANDARD_OUTPUT, Format, format_of, writer
 from worker.settings import PipelineName
-from worker.signal_filter import SignalFilter
+from worker.signal_filter import SignalFilter, check_coins
 
 export_app = typer.Typer(no_args_is_help=True, help="Signals or aggregates of a time range into a file.")
 
@@ -64,6 +64,10 @@ def export_signals(
     )
     if pipeline == "traffic" and wanted != SignalFilter():
         raise typer.BadParameter("signals of traffic news have no coins and classes: leave the filters out")
+    if coin:
+        from worker.coins import load_catalogue
+
+        check_coins(coin, load_catalogue(settings.coins.user_file))
     within = Range(*_range(since, until), by)
     counts = ReadCounts()
     columns = CRYPTO_COLUMNS if pipeline == "crypto" else TRAFFIC_COLUMNS
@@ -73,10 +77,13 @@ def export_signals(
         f"{counts.signals} signals{_to(out)}; {counts.repeats} repeats of an id left out, "
         f"{counts.unreadable} records are no signals of this version"
     )
-    oldest = counts.reach.oldest
-    if within.since is not None and oldest is not None and oldest > within.since:
+    whole_from = counts.reach.whole_from
+    if within.since is not None and whole_from is not None and whole_from > within.since:
         topic = settings.of(pipeline).topics.signals
-        _say(f"{topic} reaches back to {_rfc3339(oldest)} only: its retention.ms says how long it is kept")
+        _say(
+            f"{topic} reaches back to {_rfc3339(whole_from)} only with all its partitions, so older signals "
+            "may be missing: its retention.ms says how long it is kept"
+        )
 
 
 @export_app.command("aggregates")
@@ -97,7 +104,11 @@ def export_aggregates(
     until: To = None,
     format_: FormatChoice = None,
 ) -> None:
-    """Rolling windows over time out of Redis, one row a coin and time."""
+    """Rolling windows over time out of Redis, one row a coin and time, as known today.
+
+    Messages published by a row's time and processed later are in it: for a backtest export signals and go by
+    processed_at.
+    """
     from worker.aggregates.series import METRICS
     from worker.clients import Aggregates
     from worker.history.aggregates import aggregates_of

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,10 +10,11 @@ import orjson
 import typer
 from rich.console import Console
 
+from worker.commands.common import MOST_NAMED
 from worker.errors import ConfigurationError
 from worker.narrative.export import check_output, records, table, write
 from worker.narrative.index import IndexRow, monthly_index
-from worker.narrative.months import parse_month
+from worker.narrative.months import parse_month, running_month
 from worker.narrative.sums import MonthlySums
 from worker.settings import Settings, load_settings
 
@@ -83,20 +85,11 @@ def build(
     if signals:
         built = build_from_signals(source, max_future=settings.source.max_future)
     else:
-        from worker.inference.load import load_model
+        from worker.configured_model import load_configured
         from worker.tasks import TrafficTask
 
-        own = settings.of("traffic").model
-        loaded = load_model(
-            model or own.ref,
-            head_set="traffic",
-            revision=own.revision,
-            tokeniser_revision=own.tokeniser_revision,
-            precision=own.precision,
-            device=own.device,
-            threads=own.threads,
-            offline=own.offline,
-        )
+        chosen = settings if model is None else settings.with_model("traffic", model)
+        loaded = load_configured(chosen.of("traffic").model, "traffic")
         built = build_from_articles(
             source,
             loaded,
@@ -104,7 +97,7 @@ def build(
             max_bytes=settings.source.max_payload_bytes,
             max_future=settings.source.max_future,
         )
-    for place, reason in built.rejected[:5]:
+    for place, reason in built.rejected[:MOST_NAMED]:
         print(f"left out {place}: {reason}", file=sys.stderr)
     if built.rejected or built.accumulator.repeats:
         print(
@@ -156,25 +149,29 @@ def regress(
         if plots.exists() and not plots.is_dir():
             raise ConfigurationError(f"--plots {plots} is a file: name a folder.")
     rows: list[IndexRow] = []
+    notes: list[str] = []
     if index_file is not None:
-        index_values = read_series(index_file, regressor)[regressor]
-        rows = read_index(index_file)
+        index_values = read_series(index_file, regressor, notes)[regressor]
+        if plots is not None:
+            rows = read_index(index_file)
     else:
         rows = _rows(
             counted(settings), settings, None, None, standardise=regressor == "standardised", weight=None
         )
         index_values = index_series(rows, regressor)
     fitted = estimate(
-        read_series(y, column)[column],
+        read_series(y, column, notes)[column],
         index_values,
         dependent=column,
         index_name=f"index_{regressor}",
         lags=[*_numbers(lags, "--lags"), *(-lead for lead in _numbers(leads, "--leads"))],
-        others=read_series(x) if x is not None else None,
+        others=read_series(x, notes=notes) if x is not None else None,
         maxlags=_maxlags(maxlags),
         month_dummies=months,
         trend=trend,
+        running=running_month(),
     )
+    fitted = replace(fitted, notes=[*notes, *fitted.notes])
     if output == "json":
         print(orjson.dumps(fitted.to_dict(), option=orjson.OPT_INDENT_2).decode())
     else:
@@ -226,13 +223,29 @@ def _rows(
     standardise: bool,
     weight: list[str] | None,
 ) -> list[IndexRow]:
-    return monthly_index(
+    asked = dict(_weight(item) for item in weight or [])
+    kept = settings.narrative.source_weights
+    rows = monthly_index(
         sums,
         parse_month(first) if first else None,
         parse_month(last) if last else None,
-        weights={**settings.narrative.source_weights, **dict(_weight(item) for item in weight or [])},
+        weights={**kept, **asked},
         standardise=standardise,
     )
+    known = sorted({source for sources in sums.values() for source in sources})
+    for name, weights in (("--weight", asked), ("narrative.source_weights", kept)):
+        if unknown := sorted(weights.keys() - known):
+            print(
+                f"{name} names {_few(unknown)}, of which there is no article: the sources are "
+                f"{_few(known) or 'none'}",
+                file=sys.stderr,
+            )
+    return rows
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _weight(item: str) -> tuple[str, float]:
@@ -252,7 +265,7 @@ def _give(
     if as_json:
         print(orjson.dumps(records(rows, standardised=standardised), option=orjson.OPT_INDENT_2).decode())
     else:
-        Console().print(table(rows, standardised=standardised))
+        Console().print(table(rows, standardised=standardised, running=running_month()))
     if out is not None:
         write(rows, out, standardised=standardised)
         print(out, file=sys.stderr)

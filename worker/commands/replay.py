@@ -32,6 +32,9 @@ def replay(
 ) -> None:
     """Send a file's messages to the raw topic, with their ids and times.
 
+    The aggregates count an id again that is more than aggregates.id_window offsets back; with several
+    aggregators also one that comes back on another partition, since a coin got its name or the topic grew.
+
     Status 1 where a line could not be sent, 130 after Ctrl-C.
     """
     from worker.app import stop_on_signals

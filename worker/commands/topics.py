@@ -19,11 +19,18 @@ async def show_topics(settings: Settings, *, create: bool, as_json: bool) -> Non
     created = await create_topics(settings) if create else []
     states = await describe_topics(settings)
     wanted = settings.topics.partitions
+    keyed = (settings.topics.signals, settings.traffic.signals)
     for state in states:
         if create and state.exists and state.partitions < wanted:
+            advice = (
+                "leave it so: a wider one counts known ids again and breaks the order of a coin's signals "
+                "(where it has to be, drain it first: stop the workers until every reader is at its end)"
+                if state.name in keyed
+                else f"widen it with kafka-topics.sh --alter --topic {state.name} --partitions {wanted}"
+            )
             print(
                 f"{state.name} has {state.partitions} partitions, and topics.partitions asks for {wanted}: "
-                f"widen it with kafka-topics.sh --alter --topic {state.name} --partitions {wanted}.",
+                f"{advice}.",
                 file=sys.stderr,
             )
     if as_json:

@@ -1,5 +1,6 @@
 """Kafka: connection, protocol, topics, and what this user may do."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -47,11 +48,14 @@ _PRODUCER_TIMEOUT_MS: Final = 60_000
 
 async def check_kafka(settings: Settings) -> AsyncIterator[Finding]:
     """Everything about Kafka; stops after the connection where there is none."""
-    reached = False
-    for server in settings.kafka.bootstrap_servers.split(","):
-        finding = await _connection(settings, server)
-        reached = reached or finding.outcome != "fail"
-        yield finding
+    servers = settings.kafka.bootstrap_servers.split(",")
+    answers = await asyncio.gather(*(_connection(settings, server) for server in servers))
+    reached = any(isinstance(answer, Finding) and answer.outcome != "fail" for answer in answers)
+    for answer in answers:
+        if isinstance(answer, Finding):
+            yield answer
+        else:  # a client that starts goes on to the next server
+            yield (warn if reached else fail)("kafka", str(answer))
     if not reached:
         return
     async for finding in _topics(settings):
@@ -59,15 +63,20 @@ async def check_kafka(settings: Settings) -> AsyncIterator[Finding]:
     for name in settings.pipelines:
         yield await _group(settings, settings.of(name).source.group_id, name)
         yield await _group(settings, _projection_group(settings, name), f"the aggregates of {name}")
-    yield await _producer(settings)
+    if settings.delivery == "exactly_once":
+        for name in settings.pipelines:
+            yield await _transactions(settings.of(name), name)
+    else:
+        yield await _producer(settings)
 
 
-async def _connection(settings: Settings, server: str) -> Finding:
+async def _connection(settings: Settings, server: str) -> Finding | KbertError:
+    """What the server is, or why it cannot be reached."""
     check, kafka = "kafka", settings.kafka
     try:
         connection = await open_connection(kafka, server)
     except KbertError as error:
-        return fail(check, str(error))
+        return error
     versions: dict[int, tuple[int, int]] = connection._versions
     connection.close()
     needed = _NEEDED | (_TRANSACTIONS if settings.delivery == "exactly_once" else {})
@@ -188,8 +197,6 @@ async def _group(settings: Settings, group: str, members_of: str) -> Finding:
 
 
 async def _producer(settings: Settings) -> Finding:
-    if settings.delivery == "exactly_once":
-        return await _transactions(settings)
     if not settings.kafka.idempotent_producer:
         return warn(
             "producer",
@@ -205,10 +212,11 @@ async def _producer(settings: Settings) -> Finding:
     finally:
         await admin.close()
     if answer.error_code == ClusterAuthorizationFailedError.errno:
+        signals = [settings.of(name).topics.signals for name in settings.pipelines]
         return fail(
             "producer",
             "this user may not open idempotent producers",
-            f"allow it Write on {settings.topics.signals} and {settings.topics.dead_letter}, or "
+            f"allow it Write on {' and '.join((*signals, settings.topics.dead_letter))}, or "
             "IdempotentWrite on the cluster before Kafka 2.8",
         )
     if answer.error_code:
@@ -220,12 +228,13 @@ async def _producer(settings: Settings) -> Finding:
     return ok("producer", "idempotent producers are opened; the right to Write shows at the first signal")
 
 
-async def _transactions(settings: Settings) -> Finding:
-    sink = TransactionalSink(settings)
+async def _transactions(settings: Settings, pipeline: PipelineName) -> Finding:
+    sink = TransactionalSink(settings, pipeline)
     try:
         await sink.start()
     except KbertError as error:
         return fail("transactions", str(error))
     finally:
         await sink.stop()
-    return ok("transactions", "the broker opens transactional producers for this user")
+    group = settings.source.group_id
+    return ok("transactions", f"the broker opens transactional producers of {group} for this user")

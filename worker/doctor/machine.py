@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from worker.coins import load_catalogue
 from worker.doctor.finding import Finding, fail, ok, warn
 from worker.errors import ConfigurationError
 from worker.settings import Settings
@@ -14,11 +15,14 @@ _SMALL_BYTES = 2 * 2**30
 
 
 def check_machine(settings: Settings) -> Iterator[Finding]:
-    """Disk, author key, and what the API would be open to."""
+    """Disk, coins, author key, and what the API would be open to."""
     yield _temporary()
-    if settings.model.ref is not None and not Path(settings.model.ref).exists():
-        yield _hub_cache()
+    models = [settings.of(name).model for name in settings.pipelines]
+    from_hub = [model for model in models if model.ref is not None and not Path(model.ref).exists()]
+    if from_hub:
+        yield from _hub_cache(offline=all(model.offline for model in from_hub))
     if "crypto" in settings.pipelines:
+        yield _coins(settings)
         yield (
             ok("author key", "author names are hashed with a key of yours")
             if settings.sink.author_key is not None
@@ -41,15 +45,35 @@ def _temporary() -> Finding:
     return ok("disk", f"{directory} can be written, {shutil.disk_usage(directory).free / 2**30:.1f} GiB free")
 
 
-def _hub_cache() -> Finding:
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    here = next(path for path in (home, *home.parents) if path.exists())
+def _hub_cache(*, offline: bool) -> Iterator[Finding]:
+    try:
+        from huggingface_hub import constants
+    except ModuleNotFoundError:
+        return  # what `check_model` says
+    cache = Path(constants.HF_HUB_CACHE)
+    if offline or constants.HF_HUB_OFFLINE:
+        yield ok("hub cache", f"{cache} is only read: the Hub is not asked")
+        return
+    here = next(path for path in (cache, *cache.parents) if path.exists())
     if not os.access(here, os.W_OK):
-        return fail("hub cache", f"{home} cannot be written", "set HF_HOME to a directory that can")
+        yield warn(
+            "hub cache",
+            f"{cache} cannot be written, so only a model that it holds can be loaded",
+            "set HF_HUB_CACHE to a directory that can, or HF_HUB_OFFLINE=1 where the model is there",
+        )
+        return
     free = shutil.disk_usage(here).free
-    if free < _SMALL_BYTES:
-        return warn("hub cache", f"{home} has {free / 2**30:.1f} GiB free", "make room for a model")
-    return ok("hub cache", f"{home} has {free / 2**30:.1f} GiB free")
+    said = f"{cache} has {free / 2**30:.1f} GiB free"
+    yield warn("hub cache", said, "make room for a model") if free < _SMALL_BYTES else ok("hub cache", said)
+
+
+def _coins(settings: Settings) -> Finding:
+    file = settings.coins.user_file
+    try:
+        catalogue = load_catalogue(file)
+    except ConfigurationError as error:
+        return fail("coins", str(error), f"correct {file}, or the setting coins.user_file")
+    return ok("coins", f"{len(catalogue)} coins" + (f", with those of {file}" if file else ""))
 
 
 def _bindings(settings: Settings) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -50,7 +50,7 @@ def format_of(path: Path, given: Format | None = None) -> Format:
         chosen = chosen or "jsonl"
         if chosen == "parquet":
             raise ConfigurationError("--out - is for jsonl and csv: Parquet needs a file.")
-    elif path.is_dir():
+    elif _is_directory(path):
         raise ConfigurationError(f"--out {path} is a directory: name a file.")
     elif chosen is None:
         raise ConfigurationError(
@@ -100,7 +100,15 @@ def writer(path: Path, format_: Format, columns: Sequence[Column]) -> Iterator[W
     except OSError as error:
         raise KbertError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing was made where its folder is a file or its name too long
+            partial.unlink(missing_ok=True)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # the name is too long; opening it says so
+        return False
 
 
 class _JsonlWriter:
@@ -118,7 +126,9 @@ class _JsonlWriter:
 class _CsvWriter:
     def __init__(self, file: BinaryIO, columns: Sequence[Column]) -> None:
         self._columns = columns
-        self._text = TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        # Korean Excel takes a file without the byte-order mark for CP949; a pipe's reader wants none.
+        encoding = "utf-8" if file is sys.stdout.buffer else "utf-8-sig"
+        self._text = TextIOWrapper(file, encoding=encoding, newline="", write_through=True)
         self._row(column.name for column in columns)
 
     def write(self, record: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,11 +14,10 @@ import orjson
 from schemas.messages import RawMessage
 from worker.errors import KbertError
 from worker.line_ids import content_id
-from worker.narrative.sums import Accumulator, RejectedSignalError, contribution
+from worker.narrative.sums import IN_FUTURE, Accumulator, RejectedSignalError, contribution
 from worker.source.decoding import BadMessageError, decode, event_time
 
 _CHUNK: Final = 512
-_IN_FUTURE: Final = "published_at lies in the future"
 
 
 class ArticleTask(Protocol):
@@ -81,7 +81,7 @@ def build_from_articles(
             if message.published_at is None:
                 built.rejected.append((place, "published_at is missing"))
             elif event_time(message.published_at, now, max_future) != message.published_at:
-                built.rejected.append((place, _IN_FUTURE))
+                built.rejected.append((place, IN_FUTURE))
             else:
                 messages.append((place, message.id or content_id(line), message.published_at, message))
         predictions = model.classify([task.text(message) for *_, message in messages])
@@ -95,7 +95,7 @@ def build_from_articles(
                 prediction=prediction,
                 truncated=truncated,
             )
-            _count(signal, place, built)
+            _count(signal, place, built, max_future)
     return built
 
 
@@ -108,7 +108,7 @@ def build_from_signals(paths: Sequence[Path], *, max_future: float) -> Built:
     for place, line in _lines(paths):
         built.lines += 1
         try:
-            value = orjson.loads(line)
+            value = orjson.loads(line.removeprefix(BOM_UTF8) if place.endswith(":1") else line)
         except orjson.JSONDecodeError as error:
             built.rejected.append((place, str(error)))
             continue
@@ -118,10 +118,8 @@ def build_from_signals(paths: Sequence[Path], *, max_future: float) -> Built:
         elif "published_at" in signal and signal["published_at"] == signal.get("processed_at"):
             # What `kbert classify` gives an article without a time; a real one is older when it is processed.
             built.rejected.append((place, "published_at is missing"))
-        elif _in_future(signal, max_future):
-            built.rejected.append((place, _IN_FUTURE))
         else:
-            _count(signal, place, built)
+            _count(signal, place, built, max_future)
     return built
 
 
@@ -129,19 +127,9 @@ def _detail(error: Any) -> Any:
     return error.get("detail", error) if isinstance(error, dict) else error
 
 
-def _in_future(signal: Mapping[str, Any], max_future: float) -> bool:
+def _count(signal: Mapping[str, Any], place: str, built: Built, max_future: float) -> None:
     try:
-        published_at, processed_at = (
-            datetime.fromisoformat(signal[name]) for name in ("published_at", "processed_at")
-        )
-        return event_time(published_at, processed_at, max_future) != published_at
-    except (KeyError, TypeError, ValueError):
-        return False  # no signal, which counting it says
-
-
-def _count(signal: Mapping[str, Any], place: str, built: Built) -> None:
-    try:
-        built.accumulator.add(contribution(signal))
+        built.accumulator.add(contribution(signal, max_future))
     except RejectedSignalError as error:
         built.rejected.append((place, str(error)))
 

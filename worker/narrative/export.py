@@ -74,8 +74,8 @@ def _write(plain: list[dict[str, Any]], names: Sequence[str], path: Path) -> Non
         writer.writerows(plain)
 
 
-def table(rows: Sequence[IndexRow], *, standardised: bool = True) -> Table:
-    """The rows for a terminal."""
+def table(rows: Sequence[IndexRow], *, standardised: bool = True, running: str | None = None) -> Table:
+    """The rows for a terminal; the one of the month ``running`` is marked as not over."""
     result = Table(title="monthly narrative index (Asia/Seoul)", title_justify="left", box=None)
     for name in ("month", "articles", "negative", "share", "95 % interval", "mean probability"):
         result.add_column(name, justify="left" if name == "month" else "right")
@@ -88,7 +88,7 @@ def table(rows: Sequence[IndexRow], *, standardised: bool = True) -> Table:
             else f"{row.share_low:.3f} - {row.share_high:.3f}"
         )
         cells = [
-            row.month,
+            f"{row.month} (so far)" if row.month == running else row.month,
             str(row.articles),
             str(row.negatives),
             _plain(row.share),

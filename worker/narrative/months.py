@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,11 @@ _MONTH: Final = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
 def month_of(time: datetime) -> str:
     """The month in which a moment lies in Seoul."""
     return f"{time.astimezone(SEOUL):%Y-%m}"
+
+
+def running_month() -> str:
+    """The month that is not over yet."""
+    return month_of(datetime.now(UTC))
 
 
 def parse_month(text: str) -> str:

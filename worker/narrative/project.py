@@ -5,16 +5,21 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from shlex import quote
 from typing import Any, Final
+
+import structlog
 
 from worker.aggregates.apply import partition_field
 from worker.aggregates.buckets import Partition
-from worker.aggregates.contribution import identity
-from worker.aggregates.project import DataLostError, made_anew
-from worker.aggregates.repeats import RepeatWindow
+from worker.aggregates.project import DataLostError, check_ends
+from worker.aggregates.repeats import RepeatWindows
 from worker.aggregates.store import Command, RedisStore, Script
 from worker.narrative.keys import NarrativeKeys
 from worker.narrative.sums import Contribution, RejectedSignalError, Sums, contribution
+from worker.telemetry import metrics
+
+log = structlog.get_logger(__name__)
 
 APPLY: Final = Script(files("worker.narrative").joinpath("apply.lua").read_text("utf-8"))
 
@@ -28,7 +33,7 @@ class Applied:
 
     records: int = 0
     repeats: int = 0
-    """Records whose id stood on the partition before."""
+    """Records whose id stood before, on the partition or on another one that this process reads."""
     fence_skips: int = 0
     """Records at or below the fence."""
     rejected: list[tuple[Partition, int, str]] = field(default_factory=list)
@@ -51,19 +56,25 @@ class NarrativeProjector:
     are applied already, lower that Redis lost data.
     """
 
-    def __init__(self, store: RedisStore, *, prefix: str, id_window: int = 200_000) -> None:
+    def __init__(
+        self, store: RedisStore, *, prefix: str, id_window: int = 200_000, max_future: float = 60.0
+    ) -> None:
         """Prepare.
 
         Args:
             store: the connection; the caller closes it.
             prefix: before every key.
-            id_window: offsets per partition within which a repeated id is dropped.
+            id_window: offsets of each partition within which a repeated id is dropped.
+            max_future: as `contribution` has it.
         """
         self._store = store
         self._keys = NarrativeKeys(prefix)
         self._id_window = id_window
+        self._max_future = max_future
         self._fences: dict[Partition, int | None] = {}
-        self._repeats: dict[Partition, RepeatWindow] = {}
+        self._repeats = RepeatWindows(id_window)
+        self._lost: dict[Partition, int] = {}
+        """First offset that Redis lost, until a record of the partition is read again."""
         self._busy = asyncio.Lock()
         self._leaving: set[Partition] = set()
 
@@ -87,14 +98,26 @@ class NarrativeProjector:
         """
         async with self._busy:
             await self._learn(committed)
-            for partition, end in (ends or {}).items():
-                if self._next(partition) > end:
-                    raise made_anew(partition, self._next(partition) - 1, end, self._keys.prefix)
+            check_ends(
+                {partition: self._next(partition) - 1 for partition in committed},
+                ends or {},
+                key=quote(self._keys.fences),
+                kept="The months stay; never delete them: those older than the topic cannot be rebuilt.",
+            )
+            self._report_loss(committed)
             before = max(margin, self._id_window)
             return {
                 partition: max(0, min(offset or 0, self._next(partition)) - before)
                 for partition, offset in committed.items()
             }
+
+    def _report_loss(self, committed: Mapping[Partition, int | None]) -> None:
+        """Tell of partitions of which Redis holds less than was committed: lost while nobody looked."""
+        lost = {p: self._next(p) for p, offset in committed.items() if (offset or 0) > self._next(p)}
+        if lost:
+            self._lost |= lost
+            metrics.PROJECTION_REWINDS.labels("narrative").inc()
+            log.warning("narrative.data_lost", rewind={partition_field(p): o for p, o in lost.items()})
 
     def revoke(self, partitions: Collection[Partition]) -> None:
         """Forget partitions that another process reads now; a batch in work ends with them first."""
@@ -126,23 +149,33 @@ class NarrativeProjector:
             return result
 
     def _read(self, partition: Partition, records: Records, result: Applied) -> _Read:
-        repeats = self._repeats.setdefault(partition, RepeatWindow(self._id_window))
+        repeats = self._repeats.of(partition)
         read = _Read()
         for offset, signal in records:
+            if self._lost and (lost := self._lost.pop(partition, offset)) < offset:
+                # It is read from before the loss, for the ids: no record there is one that the topic lacks.
+                log.warning(
+                    "narrative.not_refilled",
+                    partition=partition_field(partition),
+                    lost_from=lost,
+                    topic_begins=offset,
+                    detail="The topic no longer holds these signals: their months stay incomplete, and can "
+                    "be rebuilt only from the articles (kbert narrative build).",
+                )
             result.records += 1
             read.last = offset
-            if offset < self._next(partition):
-                known = identity(signal)
-                if known is not None:
-                    repeats.is_repeat(offset, known)
-                result.fence_skips += 1
-                continue
+            below = offset < self._next(partition)
+            result.fence_skips += below
             try:
-                one = contribution(signal)
+                one = contribution(signal, self._max_future)
             except RejectedSignalError as error:
-                result.rejected.append((partition, offset, str(error)))
+                # Its id stands nowhere, below the fence as above it: the article may come back corrected.
+                if not below:
+                    result.rejected.append((partition, offset, str(error)))
                 continue
-            if repeats.is_repeat(offset, one.id_hash):
+            if below:
+                repeats.is_repeat(offset, one.id_hash)
+            elif repeats.is_repeat(offset, one.id_hash):
                 result.repeats += 1
             else:
                 read.contributions.append((offset, one))
@@ -159,16 +192,22 @@ class NarrativeProjector:
             if not answer:
                 self._fences.update({partition: read.last for partition, read in todo.items()})
                 return
-            rewind = {}
-            for partition, fence in zip(todo, answer, strict=True):
-                standing = int(fence) + 1 if fence else 0
-                if standing < self._next(partition):
-                    # The ids before the loss are read again as well, or repeats of them would count.
-                    rewind[partition] = max(0, standing - self._id_window)
-                self._fences[partition] = standing - 1 if standing else None
-            if rewind:
+            standing = {p: int(fence) if fence else None for p, fence in zip(todo, answer, strict=True)}
+            if any(_after(fence) < self._next(partition) for partition, fence in standing.items()):
                 oldest = {p: r.contributions[0][0] for p, r in todo.items() if r.contributions}
-                raise DataLostError({**oldest, **rewind})
+                raise DataLostError({**oldest, **await self._survey()})
+            self._fences |= standing
+
+    async def _survey(self) -> dict[Partition, int]:
+        """Compare every fence with what this process knows, believe Redis, and say where to read from."""
+        standing = await self._standing(self._fences)
+        lost = {p: _after(fence) for p, fence in standing.items() if _after(fence) < self._next(p)}
+        self._lost |= lost
+        self._fences = standing  # last: cancelled before this, the next call finds the loss again
+        # The ids before the loss are read again as well, or repeats of them would count.
+        rewind = {partition: max(0, first - self._id_window) for partition, first in lost.items()}
+        log.warning("narrative.data_lost", rewind={partition_field(p): o for p, o in rewind.items()})
+        return rewind
 
     def _command(self, batch: Mapping[Partition, _Read]) -> Command:
         arguments: list[str | bytes | int] = [len(batch)]
@@ -186,20 +225,27 @@ class NarrativeProjector:
         return APPLY.call([self._keys.fences, self._keys.months, *names], arguments)
 
     def _next(self, partition: Partition) -> int:
-        fence = self._fences[partition]
-        return 0 if fence is None else fence + 1
+        return _after(self._fences[partition])
 
     def _leave(self) -> None:
         for partition in self._leaving:
             self._fences.pop(partition, None)
-            self._repeats.pop(partition, None)
+            self._lost.pop(partition, None)
+            self._repeats.forget(partition)
         self._leaving.clear()
 
     async def _learn(self, partitions: Iterable[Partition]) -> None:
+        self._fences |= await self._standing(partitions)
+
+    async def _standing(self, partitions: Iterable[Partition]) -> dict[Partition, int | None]:
+        """The fences in Redis."""
         wanted = list(partitions)
         if not wanted:
-            return
+            return {}
         fields = [partition_field(partition) for partition in wanted]
         (fences,) = await self._store.run([("HMGET", self._keys.fences, *fields)])
-        for partition, fence in zip(wanted, fences, strict=True):
-            self._fences[partition] = None if fence is None else int(fence)
+        return {p: None if fence is None else int(fence) for p, fence in zip(wanted, fences, strict=True)}
+
+
+def _after(fence: int | None) -> int:
+    return 0 if fence is None else fence + 1

@@ -1,6 +1,7 @@
 """Ordinary least squares with Newey-West (HAC) errors, and the diagnostics that go with it."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil, floor, sqrt
@@ -129,6 +130,7 @@ def regress(
     maxlags: int | None = None,
     month_dummies: bool = False,
     trend: bool = False,
+    running: str | None = None,
 ) -> Regression:
     """Regress a monthly series on the index.
 
@@ -142,11 +144,16 @@ def regress(
         maxlags: of the Bartlett kernel; the Newey-West rule where absent.
         month_dummies: eleven dummies, January is the base.
         trend: a linear trend, one a month.
+        running: the month that is not over; it and those after it are left out of both series.
 
     Raises:
         SeriesError: the series do not fit together, are too short, constant, collinear or named alike.
         ConfigurationError: ``lags`` or ``maxlags`` cannot be.
     """
+    notes = []
+    if running is not None and any(month >= running for month in (*y, *index)):
+        y, index = (_before(series, running) for series in (y, index))
+        notes.append(f"{running} is not over: the sample has the months before it only.")
     terms = {_term_name(index_name, lag): shifted(index, lag) for lag in _checked_lags(lags)}
     index_terms = list(terms)
     added = ["trend"] if trend else []
@@ -159,6 +166,9 @@ def regress(
             raise SeriesError(f"The name {name} is there twice: rename the column of --x.")
         terms[name] = series
     months = common_months({dependent: y, **terms})
+    cut = _cut(dependent, y, {index_name: index, **(others or {})}, len(months))
+    if cut:
+        notes.append(cut)
     observed = np.array([y[month] for month in months])
     columns = {name: np.array([series[month] for month in months]) for name, series in terms.items()}
     common = _common(index, months, columns)
@@ -173,7 +183,7 @@ def regress(
         columns |= {name: (of_year == m).astype(float) for m, name in _MONTH_DUMMIES.items()}
     design = np.column_stack([np.ones(len(months)), *columns.values()])
     names = [CONSTANT, *columns]
-    _check_design(design, names, months)
+    _check_design(design, names, months, cut)
     rule = "given"
     if maxlags is None:
         maxlags, rule = newey_west_lags(len(months)), "Newey-West rule floor(4(T/100)^(2/9))"
@@ -199,7 +209,7 @@ def regress(
         plain_errors=dict(zip(names, map(float, plain.bse), strict=True)),
         sensitivity=_sensitivity(observed, design, names, index_terms, chosen=maxlags, rule=rule),
         diagnostics=diagnostics,
-        notes=_notes(diagnostics, len(months), maxlags),
+        notes=[*notes, *_notes(diagnostics, len(months), maxlags)],
         observed=observed.tolist(),
         fitted=result.fittedvalues.tolist(),
         residuals=result.resid.tolist(),
@@ -212,6 +222,24 @@ def _term_name(index_name: str, lag: int) -> str:
     return f"{index_name}(t{-lag:+d})"
 
 
+def _before(series: Series, end: str) -> Series:
+    return {month: value for month, value in series.items() if month < end}
+
+
+def _cut(dependent: str, y: Series, regressors: Mapping[str, Series], rows: int) -> str:
+    """The regressors that begin later or end earlier than ``y``, as a sentence; empty where none does."""
+    first, last = min(y), max(y)
+    short = [
+        f"`{name}` ({min(series)} to {max(series)})"
+        for name, series in regressors.items()
+        if min(series) > first or max(series) < last
+    ]
+    if not short:
+        return ""
+    limit = "limits" if len(short) == 1 else "limit"
+    return f"{dependent} has {len(y)} months; {' and '.join(short)} {limit} the sample to {rows}."
+
+
 def _checked_lags(lags: Sequence[int]) -> list[int]:
     if not lags:
         raise ConfigurationError("--lags names no lag: give at least one, for example --lags 0.")
@@ -220,12 +248,12 @@ def _checked_lags(lags: Sequence[int]) -> list[int]:
     return sorted(lags)
 
 
-def _check_design(design: Floats, names: Sequence[str], months: Sequence[str]) -> None:
+def _check_design(design: Floats, names: Sequence[str], months: Sequence[str], cut: str) -> None:
     rows, columns = design.shape
     if rows < columns + MIN_SPARE:
         raise SeriesError(
             f"The series share {rows} months ({months[0]} to {months[-1]}), too few for {columns} "
-            f"coefficients: at least {columns + MIN_SPARE} are needed."
+            f"coefficients: at least {columns + MIN_SPARE} are needed{cut and f'; {cut[:-1]}'}."
         )
     scaled = design / np.abs(design).max(0)
     for count in range(2, columns + 1):
@@ -289,7 +317,9 @@ def _residual_tests(plain: Any) -> tuple[float, int, float, float]:
 def _unit_root(values: Floats) -> UnitRoot:
     from statsmodels.tsa.stattools import adfuller
 
-    statistic, p, lags, *_ = adfuller(values, autolag="AIC", result_object=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a perfect fit, or of a division by 0: `_notes` says so
+        statistic, p, lags, *_ = adfuller(values, autolag="AIC", result_object=False)
     return UnitRoot(float(statistic), float(p), int(lags))
 
 
@@ -325,6 +355,9 @@ def _notes(diagnostics: Diagnostics, rows: int, maxlags: int) -> list[str]:
         )
     elif rooted:
         notes.append(f"ADF does not reject a unit root in {rooted[0]}.")
+    endless = [n for n, test in diagnostics.unit_roots.items() if not math.isfinite(test.statistic)]
+    if endless:
+        notes.append(f"ADF of {' and '.join(endless)} is not finite: it tells nothing of a unit root.")
     if diagnostics.breusch_godfrey_p <= _LEVEL and maxlags == 0:
         notes.append("Residuals are autocorrelated and maxlags is 0: the errors are too small.")
     inflated = [name for name, value in diagnostics.variance_inflation.items() if value > 10]

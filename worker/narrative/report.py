@@ -57,7 +57,7 @@ def _text(fitted: Regression) -> Iterator[str]:
 
 
 def latex(fitted: Regression) -> str:
-    """A booktabs table: coefficient, HAC error in brackets, stars, and what made them."""
+    """A booktabs table: coefficient, HAC error in brackets, stars, what made them; notes as comments."""
     rows = []
     for name, term in fitted.terms.items():
         stars = _stars(term.p).strip()
@@ -85,6 +85,7 @@ def latex(fitted: Regression) -> str:
             r"\multicolumn{5}{l}{\footnotesize $^{*}p<0.1$, $^{**}p<0.05$, $^{***}p<0.01$; HAC errors with "
             r"small-sample correction, $t$ distribution.}",
             r"\end{tabular}",
+            *(f"% {note}" for note in fitted.notes),
         ]
     )
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -18,6 +19,8 @@ FIRST_YEAR: Final = 1980
 LAST_YEAR: Final = 2100
 """An article outside these years has no real date (a zero time is the year 1 or 1970), and each one would
 put a row of every month up to it into the index for good."""
+
+IN_FUTURE: Final = "published_at lies in the future"
 
 
 class RejectedSignalError(ValueError):
@@ -55,11 +58,15 @@ class Contribution:
     """Of source and id: two newswires number their articles alike."""
 
 
-def contribution(signal: bytes | Mapping[str, Any]) -> Contribution:
+def contribution(signal: bytes | Mapping[str, Any], max_future: float = inf) -> Contribution:
     """What one signal adds, as JSON or parsed.
 
+    Args:
+        signal: a `TrafficSignal`.
+        max_future: seconds that ``published_at`` may lie past ``processed_at``.
+
     Raises:
-        RejectedSignalError: a field is missing or wrong, or the year has no sense; the message names it.
+        RejectedSignalError: a field is missing or wrong, or the time has no sense; the message names it.
     """
     try:
         read = TrafficSignal.model_validate(json_object(signal) if isinstance(signal, bytes) else signal)
@@ -69,6 +76,8 @@ def contribution(signal: bytes | Mapping[str, Any]) -> Contribution:
         raise RejectedSignalError(f"{where}: {first['msg']}") from None
     if not FIRST_YEAR <= read.published_at.year <= LAST_YEAR:
         raise RejectedSignalError(f"published_at: not within the years {FIRST_YEAR} to {LAST_YEAR}")
+    if (read.published_at - read.processed_at).total_seconds() > max_future:
+        raise RejectedSignalError(IN_FUTURE)
     return Contribution(
         month_of(read.published_at),
         read.source,

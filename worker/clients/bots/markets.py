@@ -1,5 +1,6 @@
 """The market map: a coin's symbol to each exchange's own code, and back."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from worker.coins import Catalogue
 from worker.errors import ConfigurationError
 
 _BUILT_IN: Final = Path(__file__).with_name("markets.toml")
+_MULTIPLE: Final = re.compile(r"(1M|10{3,6})([A-Z][A-Z0-9]*)|([A-Z][A-Z0-9]*?)(10{3,6})")
+"""1000PEPE, 1MBABYDOGE, and as Bybit has it SHIB1000."""
 
 
 class MarketError(ConfigurationError):
@@ -47,6 +50,7 @@ class _Venue(BaseModel):
     lower: bool = False
     codes: dict[str, _Base] = Field(default_factory=dict)
     unsure: list[str] = Field(default_factory=list)
+    multiples: bool = False
 
     def written(self, base: str, quote: str) -> str:
         code = self.format.replace("{base}", base).replace("{quote}", quote)
@@ -115,6 +119,15 @@ class Markets:
             self._refuse_unsure(venue, rules, symbol)
         return Market(symbol, venue, quote, rules.written(base.code, quote), base.units)
 
+    def spellings(self, symbol: str, venue: str = "upbit", quote: str | None = None) -> tuple[str, ...]:
+        """The coin's code, and further ones that are read as known multiples of it; raises as `code` does."""
+        market, rules = self.of(symbol, venue, quote), self._rules(venue)
+        if not rules.multiples or symbol in rules.codes:
+            return (market.code,)
+        known = [other.codes[symbol] for other in self._venues.values() if symbol in other.codes]
+        multiples = [rules.written(base.code, market.quote) for base in known if base.units > 1]
+        return tuple(dict.fromkeys((market.code, *multiples)))
+
     def codes(self, symbol: str) -> dict[str, Market]:
         """The coin's first market at every venue where its code is sure."""
         return {
@@ -132,25 +145,41 @@ class Markets:
         rules = self._rules(venue)
         forms = [(quote, rules.base_of(code, quote)) for quote in rules.quotes]
         for quote, base in forms:
-            symbol = None if base is None else self._symbol(base, venue, rules)
+            symbol, units = (None, 1) if base is None else self._coin(base, venue, rules)
             if symbol is not None and symbol != quote:
-                units = rules.codes[symbol].units if symbol in rules.codes else 1
                 return Market(symbol, venue, quote, code, units)
-        if any(base is not None for _, base in forms):
-            raise MarketError(
-                f"{code!r} of {venue} names no coin of the catalogue: add it in coins.user_file."
-            )
+        for _, base in forms:
+            if base is not None:
+                raise MarketError(
+                    f"{code!r} of {venue} names no coin of the catalogue: {self._mend(base, venue)}."
+                )
         example = rules.written("BTC", rules.quotes[0])
         raise MarketError(f"{code!r} is no market of {venue}: one is written like {example}.")
 
-    def _symbol(self, base: str, venue: str, rules: _Venue) -> str | None:
+    def _coin(self, base: str, venue: str, rules: _Venue) -> tuple[str | None, int]:
+        """The coin that a base means there, None where none, and how many of it one unit is."""
         for called, known in rules.codes.items():
             if known.code == base:
-                return called
+                return called, known.units
         self._refuse_unsure(venue, rules, base)
+        if rules.multiples and base not in self._catalogue and (multiple := _multiple(base)):
+            symbol, units = self._coin(multiple[0], venue, rules)
+            if symbol is not None:
+                return symbol, units * multiple[1]
         symbol = base if base in self._catalogue else self._former.get(base)
         # Kraken's LUNA is LUNC: a code that stands for one coin there stands for no other.
-        return None if symbol in rules.codes else symbol
+        return (None if symbol in rules.codes else symbol), 1
+
+    def _mend(self, base: str, venue: str) -> str:
+        multiple = _multiple(base)
+        if multiple is None:
+            return "add it in coins.user_file"
+        coin, units = multiple
+        add = "" if coin in self._catalogue else f"add {coin} in coins.user_file, and "
+        return (
+            f"{add}say in bot.markets_file, as [{venue}.codes] with {coin} = "
+            f'{{ code = "{base}", units = {units} }}, that it is {units} of them'
+        )
 
     def _refuse_unsure(self, venue: str, rules: _Venue, base: str) -> None:
         if base in rules.unsure:
@@ -168,11 +197,22 @@ class Markets:
             ) from None
 
 
+def _multiple(base: str) -> tuple[str, int] | None:
+    """The coin in a base such as 1000PEPE, and how many of it; None in one of another form."""
+    match = _MULTIPLE.fullmatch(base)
+    if match is None:
+        return None
+    units = match[1] or match[4]
+    return match[2] or match[3], 1_000_000 if units == "1M" else int(units)
+
+
 def _read(path: Path, known: Mapping[str, _Venue]) -> dict[str, _Venue]:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         venues = {}
         for venue, given in raw.items():
+            _check_table(path, venue, given)
+            _check_table(path, f"{venue}.codes", given.get("codes", {}))
             base = known[venue].model_dump() if venue in known else {}
             codes = base.get("codes", {}) | given.get("codes", {})
             venues[venue] = _Venue.model_validate({**base, **given, "codes": codes})
@@ -185,3 +225,8 @@ def _read(path: Path, known: Mapping[str, _Venue]) -> dict[str, _Venue]:
         key = ".".join(str(part) for part in first["loc"])
         raise MarketError(f"The market map {path}, key {key}: {first['msg']}.") from error
     return venues
+
+
+def _check_table(path: Path, key: str, given: object) -> None:
+    if not isinstance(given, dict):
+        raise MarketError(f"The market map {path}, key {key}: write it as a table, [{key}].")
