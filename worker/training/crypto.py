@@ -49,7 +49,7 @@ BASE_SIZE: Final = 768
 
 @dataclass(frozen=True)
 class CryptoTrainConfig:
-    """What `kbert train crypto` is asked for; the defaults make a model like the bundled one in about two hours.
+    """What `kbert train crypto` is asked for; the defaults make a model like the bundled one.
 
     ``data`` is split; ``extra`` is only learned from, without what is close to a held-back text. ``base``
     holds a BERT encoder with its tokenizer.json, or a finished model to go on from, heads and all. ``public``
