@@ -1,5 +1,6 @@
-"""The rolling windows."""
+"""The rolling windows, and the symbols that they are kept by."""
 
+import re
 from typing import Final, Literal, get_args
 
 Window = Literal["1m", "5m", "15m", "1h", "4h", "24h", "7d"]
@@ -18,3 +19,6 @@ WINDOW_SECONDS: Final[dict[Window, int]] = {
 
 MARKET: Final = "MARKET"
 """Pseudo-symbol that sums every relevant signal."""
+
+SYMBOL: Final = re.compile(r"[A-Z0-9]{1,15}")
+"""What a whole symbol looks like."""

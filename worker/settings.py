@@ -41,7 +41,7 @@ from pydantic_settings import (
 
 from schemas import topics
 from schemas.labels import Action, Sentiment
-from schemas.windows import Window
+from schemas.windows import SYMBOL, Window
 from worker.errors import ConfigurationError
 from worker.tls import client_context
 
@@ -54,7 +54,6 @@ _CONFIG: Final = "KBERT_CONFIG"
 _OTHER_VARIABLES: Final = (_CONFIG, "KBERT_SCREENSHOTS")
 _OF_TESTS: Final = "KBERT_TEST_"
 _ADDRESS: Final = re.compile(r"(\[[^\[\]\s]*:[^\[\]\s]*\]|[^\[\]:/@\s]+)(:(?P<port>[0-9]{1,5}))?")
-_SYMBOL: Final = re.compile(r"[A-Z0-9]{1,15}")
 _HEADER_TEXT: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
 _KAFKA_PORT: Final = 9_092
 _LAST_PORT: Final = 65_535
@@ -545,7 +544,7 @@ class WebhookSettings(_Section):
     @classmethod
     def _symbols(cls, coins: tuple[str, ...]) -> tuple[str, ...]:
         for coin in coins:
-            if not _SYMBOL.fullmatch(coin):
+            if not SYMBOL.fullmatch(coin):
                 raise ValueError(f"{coin!r} is no coin symbol as signals have it, such as BTC")
         return coins
 

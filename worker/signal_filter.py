@@ -1,15 +1,14 @@
 """Which signals a reader wants: of a stream, of the API, of an export."""
 
-import re
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from schemas.labels import ACTIONS, EMOTIONS, SENTIMENTS
 from schemas.signals import CryptoSignal
+from schemas.windows import SYMBOL
 from worker.errors import ConfigurationError
 
-_SYMBOL: Final = re.compile(r"[A-Z0-9]{1,15}")
 _LABELS: Final = {"sentiments": SENTIMENTS, "actions": ACTIONS, "emotions": EMOTIONS}
 
 
@@ -75,7 +74,7 @@ def as_set(name: str, values: Collection[str] | None) -> frozenset[str] | None:
 def check_symbols(coins: Iterable[str]) -> None:
     """Raise ConfigurationError for what is no coin symbol as signals have it."""
     for coin in coins:
-        if not _SYMBOL.fullmatch(coin):
+        if not SYMBOL.fullmatch(coin):
             raise ConfigurationError(
                 f"coins has {coin!r}: write symbols as signals have them, in capitals, such as BTC."
             )

@@ -11,11 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schemas.windows import MARKET
+from schemas.windows import MARKET, SYMBOL
 from worker.errors import ConfigurationError
 
 _BUILT_IN = Path(__file__).with_name("catalogue.toml")
-_SYMBOL = re.compile(r"[A-Z0-9]{1,15}")
 _NAME = re.compile(r"[가-힣A-Za-z0-9]+(?:[ .-][가-힣A-Za-z0-9]+)*")
 
 
@@ -165,7 +164,7 @@ def _read(path: Path) -> _File:
 
 
 def _check(path: Path, symbol: str, entry: _Entry) -> None:
-    if not _SYMBOL.fullmatch(symbol):
+    if not SYMBOL.fullmatch(symbol):
         raise CatalogueError(
             f"coin catalogue {path}, key coins.{symbol}: a symbol is 1 to 15 capital letters or digits"
         )
@@ -182,7 +181,7 @@ def _check(path: Path, symbol: str, entry: _Entry) -> None:
                     f"coin catalogue {path}, key coins.{symbol}.{key}: {name!r} stands under {seen[name]} too"
                 )
     for ticker in entry.tickers:
-        if not _SYMBOL.fullmatch(ticker):
+        if not SYMBOL.fullmatch(ticker):
             raise CatalogueError(
                 f"coin catalogue {path}, key coins.{symbol}.tickers: "
                 f"{ticker!r} is not 1 to 15 capital letters or digits"

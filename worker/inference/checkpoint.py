@@ -20,6 +20,7 @@ from worker.inference.config import (
     parse_kbert,
 )
 from worker.inference.errors import CheckpointError, first_line
+from worker.inference.json_files import read_object, unreadable
 from worker.inference.weights import digest, find_weights, read_weights
 
 if TYPE_CHECKING:
@@ -171,17 +172,8 @@ def load_checkpoint(files: CheckpointFiles, *, tokeniser_revision: str | None = 
 
 def _read_config(file: Path) -> dict[str, Any]:
     """``auto_map`` and whatever else names code is read and ignored. An LQ-KBERT ``.pt`` has no config."""
-    try:
-        raw = json.loads(file.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise CheckpointError(
-            f"{file}: cannot be read ({error.strerror}); correct the rights on it."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: is not readable JSON; fetch it again.") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("kbert") or {}, dict):
+    raw = read_object(file)
+    if not isinstance(raw.get("kbert") or {}, dict):
         raise CheckpointError(f"{file}: a JSON object is expected, and `kbert` in it to be one too.")
     return raw
 
@@ -270,9 +262,7 @@ def _is_file(file: Path) -> bool:
     try:
         return file.is_file()
     except OSError as error:
-        raise CheckpointError(
-            f"{file}: cannot be read ({error.strerror}); correct the rights on it."
-        ) from error
+        raise unreadable(file, error) from error
 
 
 def _digest(

@@ -1,6 +1,5 @@
 """From text to token ids, as transformers would give them, outside the GIL."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from worker.inference.errors import CheckpointError, TokeniseError, first_line
 from worker.inference.hub import VOCABULARY_FILES
+from worker.inference.json_files import read_object
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Encoding, Tokenizer
@@ -191,20 +191,7 @@ def _read(directory: Path, told: dict[str, Any]) -> "Tokenizer":
 
 
 def _config(directory: Path) -> dict[str, Any]:
-    file = directory / _CONFIG
-    if not file.is_file():
-        return {}
-    try:
-        told = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise CheckpointError(
-            f"{file}: cannot be read ({error.strerror}); correct the rights on it."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: is not readable JSON; fetch it again.") from error
-    if not isinstance(told, dict):
-        raise CheckpointError(f"{file}: a JSON object is expected; fetch it again.")
-    return told
+    return read_object(directory / _CONFIG)
 
 
 def _follow_normaliser(tokenizer: "Tokenizer", told: dict[str, Any]) -> None:
