@@ -6,9 +6,21 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+import structlog
 
 from tests.newer_init import newer_init
 from tests.servers import KafkaServer, Topics, kafka_server, redis_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loggers_are_not_cached() -> Iterator[None]:
+    """A logger that was used after `configure_logging` would keep its processors, and later tests read no line."""
+    configure = structlog.configure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            structlog, "configure", lambda **given: configure(**given | {"cache_logger_on_first_use": False})
+        )
+        yield
 
 
 @pytest.fixture(scope="session")

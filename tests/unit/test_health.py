@@ -21,6 +21,7 @@ from worker.settings import MetricsSettings, Settings
 from worker.telemetry import endpoint
 from worker.telemetry.endpoint import expose
 from worker.telemetry.health import HEALTH, Health
+from worker.telemetry.metrics import READY
 from worker.watchdog import Look, StalledError, watch
 
 
@@ -219,6 +220,7 @@ class _State:
 
 async def test_the_part_of_a_server_says_what_its_own_probe_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_READY_SECONDS", 0.0)
+    READY.remove("serve")  # another test of this process may have left it
     state = _State()
     telling = asyncio.create_task(server._tell_readiness(cast(ServeState, state)))
     await asyncio.wait_for(state.done.wait(), 10)
