@@ -14,7 +14,7 @@ from tests.servers import KafkaServer, Topics, kafka_server, redis_server
 
 @pytest.fixture(scope="session", autouse=True)
 def _loggers_are_not_cached() -> Iterator[None]:
-    """A logger used after `configure_logging` would keep its processors, and later tests read no line of it."""
+    """Loggers used after `configure_logging` would keep its processors: later tests read no line of them."""
     configure = structlog.configure
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
