@@ -16,7 +16,7 @@ from worker.aggregates.project import DataLostError
 from worker.aggregates.store import RedisStore, RefusedForNowError
 from worker.errors import ConnectionFailedError, KbertError
 from worker.settings import AggregateSettings, KafkaSettings, NarrativeSettings, PipelineName
-from worker.source.follower import Partition, SignalFollower, SignalRecord
+from worker.source.follower import Found, Partition, SignalFollower, SignalRecord, Start
 from worker.telemetry import metrics
 from worker.telemetry.health import HEALTH
 from worker.telemetry.seldom import Seldom
@@ -70,8 +70,13 @@ class Projector(Protocol):
         committed: Mapping[Partition, int | None],
         margin: int,
         ends: Mapping[Partition, int] | None,
+        oldest: Mapping[Partition, int],
     ) -> dict[Partition, int]:
         """Where to start reading each partition."""
+        ...
+
+    def applied(self, partition: Partition) -> int:
+        """Next offset of an assigned partition by what Redis has applied; 0 for nothing."""
         ...
 
     def revoke(self, partitions: Collection[Partition]) -> None:
@@ -263,7 +268,6 @@ class Projection:
             excused=excused,
         )
 
-    async def _start_offsets(
-        self, committed: dict[Partition, int | None], ends: dict[Partition, int] | None
-    ) -> dict[Partition, int]:
-        return await self._projector.assign(committed, self._margin, ends)
+    async def _start_offsets(self, found: Found) -> dict[Partition, Start]:
+        starts = await self._projector.assign(found.committed, self._margin, found.ends, found.oldest)
+        return {p: Start(offset, self._projector.applied(p)) for p, offset in starts.items()}

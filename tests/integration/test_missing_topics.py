@@ -91,7 +91,7 @@ async def test_a_topic_to_read_that_is_not_there(
     settings = await pipeline_settings(kafka, topics, partitions=1)
     raw = KafkaSource("no-raw", settings.kafka, settings.source, pipeline="traffic")
 
-    async def from_nowhere(*_: Any) -> dict[Any, int]:
+    async def from_nowhere(_: object) -> dict[Any, Any]:
         return {}
 
     signals = SignalFollower(

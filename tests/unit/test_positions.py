@@ -21,7 +21,7 @@ from worker.errors import ConfigurationError
 from worker.settings import AggregateSettings, KafkaSettings, SourceSettings
 from worker.source.committing import Committed
 from worker.source.consumer import KafkaSource
-from worker.source.follower import SignalFollower
+from worker.source.follower import Found, SignalFollower, Start
 from worker.source.lag import lag_of
 from worker.source.record import Claim
 
@@ -134,7 +134,7 @@ async def test_a_group_without_offsets_begins_at_the_beginning(source: KafkaSour
     logs.logs[PLACE] = (5, 30)
     with capture_logs() as said:
         assert [record.offset for record in await polled(source, 25)] == list(range(5, 30))
-    assert said == []
+    assert [(line["event"], line["read_from"]) for line in said] == [("records.uncommitted", 5)]
 
 
 @pytest.mark.parametrize("end", [80, 60])  # with records left, and with none
@@ -261,7 +261,7 @@ async def follower(logs: Logs) -> AsyncIterator[SignalFollower]:
         "raw",
         KafkaSettings(),
         AggregateSettings(),
-        on_assigned=AsyncMock(return_value={("raw", 0): 0}),
+        on_assigned=AsyncMock(return_value={("raw", 0): Start(0, 0)}),
         on_revoked=Mock(),
         ends_are_exact=False,
         pipeline="never-lost",
@@ -294,6 +294,20 @@ async def test_signals_that_were_dropped_unread_are_told_and_counted_once(
     assert logs.committed_offsets == {PLACE: 60}
 
 
+@pytest.mark.parametrize(("committed", "applied", "told"), [(None, 30, 30), (30, 50, 10), (None, 0, 0)])
+async def test_what_redis_has_applied_tells_what_was_dropped_unread(
+    follower: SignalFollower, logs: Logs, committed: int | None, applied: int, told: int
+) -> None:
+    """Kafka forgets the offsets of a group that is away for a week, and so for longer than any retention."""
+    if committed is not None:
+        logs.committed_offsets[PLACE] = committed
+    logs.logs[PLACE] = (60, 80)
+    follower._on_assigned.return_value = {("raw", 0): Start(0, applied)}  # type: ignore[attr-defined]
+    with capture_logs() as said:
+        await follower._assign([PLACE])
+    assert sum(line["count"] for line in said if line["event"] == "records.lost") == told
+
+
 async def test_a_signals_topic_made_anew_is_compared_with_the_fences_again(
     follower: SignalFollower, logs: Logs
 ) -> None:
@@ -307,7 +321,8 @@ async def test_a_signals_topic_made_anew_is_compared_with_the_fences_again(
     assert "records.read_again" in [line["event"] for line in said]
     follower._on_revoked.assert_called_once_with([("raw", 0)])  # type: ignore[attr-defined]
     assigned = follower._on_assigned
-    assigned.assert_awaited_with({("raw", 0): 30}, {("raw", 0): 10})  # type: ignore[attr-defined]
+    found = Found({("raw", 0): 30}, {("raw", 0): 0}, {("raw", 0): 10})
+    assigned.assert_awaited_with(found)  # type: ignore[attr-defined]
     ((_, records),) = (await follower.poll()).items()
     assert len(records) == 10
 

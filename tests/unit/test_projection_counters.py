@@ -36,17 +36,23 @@ async def test_a_first_loss_of_data_is_an_increase() -> None:
 
 
 @pytest.mark.parametrize(
-    ("committed", "fences", "lost"),
+    ("committed", "fences", "oldest", "lost"),
     [
-        (60_000, {}, True),  # it came back empty
-        (4_000, {}, False),  # nothing that counts so far
-        (None, {}, False),
-        (60_000, {"BTC": 58_000}, False),
-        (200_000, {"BTC": 58_000}, True),  # it came back with an old state
+        (60_000, {}, 0, True),  # it came back empty
+        (60_000, {}, 60_000, True),
+        (4_000, {}, 0, False),  # nothing that counts so far
+        (None, {}, 0, False),
+        (60_000, {"BTC": 58_000}, 0, False),
+        (200_000, {"BTC": 58_000}, 0, True),  # it came back with an old state
+        (200_000, {"BTC": 58_000}, 200_000, False),  # the topic has dropped what is between
     ],
 )
 async def test_data_that_was_lost_while_nobody_looked_is_told(
-    committed: int | None, fences: dict[str, int], lost: bool, monkeypatch: pytest.MonkeyPatch
+    committed: int | None,
+    fences: dict[str, int],
+    oldest: int,
+    lost: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = ("signals.crypto", 0)
     aggregator = Aggregator(Mock(), prefix="kbert:")
@@ -54,7 +60,7 @@ async def test_data_that_was_lost_while_nobody_looked_is_told(
     labels = ("kbert_projection_rewinds_total", {"projection": "aggregates"})
     before = REGISTRY.get_sample_value(*labels) or 0.0
     with capture_logs() as said:
-        await aggregator.assign({place: committed})
+        await aggregator.assign({place: committed}, oldest={place: oldest})
     assert [line["event"] for line in said] == ["aggregates.data_lost"] * lost
     assert (REGISTRY.get_sample_value(*labels) or 0.0) - before == lost
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from shlex import quote
+from types import MappingProxyType
 from typing import Final
 from uuid import uuid4
 
@@ -77,7 +78,9 @@ def check_ends(
     raise ConfigurationError(
         f"The topic ends before what Redis has applied ({places}): it was made anew, or the broker lost its "
         f"end. If it was made anew, `{each}redis-cli HDEL {key} {fields}` lets it count from offset 0; "
-        f"if its end was lost, `{each}redis-cli HSET {key} {pairs}` goes on from there. {kept}"
+        f"if its end was lost, `{each}redis-cli HSET {key} {pairs}` goes on from there. Stop all that write "
+        "there first; redis-cli has to be told the server and database of redis.url (-u), in a cluster each "
+        f"of its masters. {kept}"
     )
 
 
@@ -160,6 +163,7 @@ class Aggregator:
         committed: Mapping[Partition, int | None],
         margin: int = 5_000,
         ends: Mapping[Partition, int] | None = None,
+        oldest: Mapping[Partition, int] = MappingProxyType({}),
     ) -> dict[Partition, int]:
         """Learn the fences of partitions that this process now reads.
 
@@ -168,6 +172,7 @@ class Aggregator:
             margin: records before that which are applied again where their fences lack them: a crash in a
                 batch, or a failover, may have left it applied to some of its coins only.
             ends: next offset that the broker will give, where known.
+            oldest: first record that is still there; what the topic has dropped is no loss of Redis.
 
         Returns:
             Offset to start from, per partition: ``margin`` before what both Kafka and the highest fence
@@ -180,7 +185,7 @@ class Aggregator:
             self._leave()
             self._fences |= await self._standing(committed)
             self._margin = margin
-            highest = {p: max(self._fences[p].values(), default=-1) for p in committed}
+            highest = {p: self.applied(p) - 1 for p in committed}
             check_ends(
                 highest,
                 ends or {},
@@ -190,16 +195,24 @@ class Aggregator:
             )
             for partition, offset in committed.items():
                 self._stands[partition] = min(offset or 0, highest[partition] + 1)
-            self._report_loss(committed)
+            self._report_loss(committed, oldest)
             return {partition: self._start(self._stands[partition]) for partition in committed}
 
-    def _report_loss(self, committed: Mapping[Partition, int | None]) -> None:
+    def applied(self, partition: Partition) -> int:
+        """Next offset of an assigned partition by its highest fence; 0 where it has none."""
+        return max(self._fences.get(partition, {}).values(), default=-1) + 1
+
+    def _report_loss(
+        self, committed: Mapping[Partition, int | None], oldest: Mapping[Partition, int]
+    ) -> None:
         """Tell of partitions of which Redis holds far less than was committed: lost while nobody looked."""
         lost: dict[str, int] = {}
         for partition, offset in committed.items():
             stands = self._stands[partition]
-            # What counts nowhere moves no fence, and repeats of a whole id window count nowhere.
-            if (offset or 0) - stands > (self._margin + self._id_window if stands else _UNCOUNTED):
+            # What counts nowhere moves no fence, and repeats of a whole id window count nowhere; nor does
+            # what the topic dropped unread.
+            held = max(stands, oldest.get(partition, 0)) if stands else 0
+            if (offset or 0) - held > (self._margin + self._id_window if stands else _UNCOUNTED):
                 lost[partition_field(partition)] = stands
         if lost:
             metrics.PROJECTION_REWINDS.labels("aggregates").inc()

@@ -102,7 +102,7 @@ def build_from_articles(
 def build_from_signals(paths: Sequence[Path], *, max_future: float) -> Built:
     """Count signals that were classified before (`kbert classify --pipeline traffic`).
 
-    Those dated more than ``max_future`` seconds after they were processed are left out.
+    Those dated more than ``max_future`` seconds, at least a day, after they were processed are left out.
     """
     built = Built(Accumulator())
     for place, line in _lines(paths):

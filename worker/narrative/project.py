@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from shlex import quote
+from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
@@ -87,11 +88,13 @@ class NarrativeProjector:
         committed: Mapping[Partition, int | None],
         margin: int = 20_000,
         ends: Mapping[Partition, int] | None = None,
+        oldest: Mapping[Partition, int] = MappingProxyType({}),
     ) -> dict[Partition, int]:
         """Learn the fences of new partitions, and say from which offset to read each.
 
         That is the id window (or ``margin``, where that is more) before what both Kafka and the fence call
-        done: what is read again changes nothing, but tells which ids were there.
+        done: what is read again changes nothing, but tells which ids were there. Below ``oldest`` the topic
+        has dropped the records, which is no loss of Redis.
 
         Raises:
             ConfigurationError: Redis has applied offsets that the topic never had, by ``ends``.
@@ -104,16 +107,25 @@ class NarrativeProjector:
                 key=quote(self._keys.fences),
                 kept="The months stay; never delete them: those older than the topic cannot be rebuilt.",
             )
-            self._report_loss(committed)
+            self._report_loss(committed, oldest)
             before = max(margin, self._id_window)
             return {
                 partition: max(0, min(offset or 0, self._next(partition)) - before)
                 for partition, offset in committed.items()
             }
 
-    def _report_loss(self, committed: Mapping[Partition, int | None]) -> None:
+    def applied(self, partition: Partition) -> int:
+        """Next offset of an assigned partition by its fence; 0 where it has none."""
+        return self._next(partition)
+
+    def _report_loss(
+        self, committed: Mapping[Partition, int | None], oldest: Mapping[Partition, int]
+    ) -> None:
         """Tell of partitions of which Redis holds less than was committed: lost while nobody looked."""
-        lost = {p: self._next(p) for p, offset in committed.items() if (offset or 0) > self._next(p)}
+        stands = {p: self._next(p) for p in committed}
+        # Records that the topic dropped unread are committed as passed over, and no fence is behind them.
+        held = {p: max(first, oldest.get(p, 0)) if first else 0 for p, first in stands.items()}
+        lost = {p: stands[p] for p, offset in committed.items() if (offset or 0) > held[p]}
         if lost:
             self._lost |= lost
             metrics.PROJECTION_REWINDS.labels("narrative").inc()

@@ -21,6 +21,9 @@ LAST_YEAR: Final = 2100
 put a row of every month up to it into the index for good."""
 
 IN_FUTURE: Final = "published_at lies in the future"
+CLOCK_SKEW: Final = 86_400.0
+"""Seconds. Clocks that differ by minutes tell the right month: at 60 s every article of a producer whose
+clock was 61 s ahead would be missing, and nobody could bring it back."""
 
 
 class RejectedSignalError(ValueError):
@@ -63,7 +66,7 @@ def contribution(signal: bytes | Mapping[str, Any], max_future: float = inf) -> 
 
     Args:
         signal: a `TrafficSignal`.
-        max_future: seconds that ``published_at`` may lie past ``processed_at``.
+        max_future: seconds that ``published_at`` may lie past ``processed_at``, where more than CLOCK_SKEW.
 
     Raises:
         RejectedSignalError: a field is missing or wrong, or the time has no sense; the message names it.
@@ -76,7 +79,7 @@ def contribution(signal: bytes | Mapping[str, Any], max_future: float = inf) -> 
         raise RejectedSignalError(f"{where}: {first['msg']}") from None
     if not FIRST_YEAR <= read.published_at.year <= LAST_YEAR:
         raise RejectedSignalError(f"published_at: not within the years {FIRST_YEAR} to {LAST_YEAR}")
-    if (read.published_at - read.processed_at).total_seconds() > max_future:
+    if (read.published_at - read.processed_at).total_seconds() > max(max_future, CLOCK_SKEW):
         raise RejectedSignalError(IN_FUTURE)
     return Contribution(
         month_of(read.published_at),

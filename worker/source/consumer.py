@@ -25,6 +25,7 @@ from worker.source.positions import (
     positions_of,
     report_lost,
     report_shorter,
+    report_uncommitted,
 )
 from worker.source.reaching import Group, refusals
 from worker.source.record import Claim, Record
@@ -85,6 +86,7 @@ class KafkaSource:
             settings.session_timeout,
             "source.session_timeout",
         )
+        self._rebalance_timeout = settings.drain_timeout + settings.session_timeout
         escape_header_names()
         self._consumer = AIOKafkaConsumer(
             group_id=settings.group_id,
@@ -95,7 +97,7 @@ class KafkaSource:
             heartbeat_interval_ms=int(settings.session_timeout * 1000 / 3),
             # Its default is the session timeout: too short for a drain, and a member that
             # drains for longer than this is thrown out.
-            rebalance_timeout_ms=int((settings.drain_timeout + settings.session_timeout) * 1000),
+            rebalance_timeout_ms=int(self._rebalance_timeout * 1000),
             fetch_max_wait_ms=int(settings.fetch_max_wait * 1000),
             **NO_RESET,
             **kafka.client_options(),
@@ -115,7 +117,8 @@ class KafkaSource:
             self._kafka,
             setting=self._setting,
             group=self._group,
-            limit=self._settings.stall_limit,
+            # The group waits for another member as long as that one may drain, and that it is alive.
+            limit=max(self._settings.stall_limit, self._rebalance_timeout + self._settings.session_timeout),
         )
 
     async def stop(self) -> None:
@@ -189,6 +192,7 @@ class KafkaSource:
             placed = True
             oldest, end = bounds
             if position is None:
+                report_uncommitted(partition, oldest)
                 self._consumer.seek(partition, oldest)
             elif position < oldest:
                 report_lost(self._pipeline, "worker", partition, oldest - position, DROPPED)
@@ -422,7 +426,10 @@ class KafkaSource:
         known = {partition: await self._consumer.committed(partition) for partition in partitions}
         starts = {partition: offset for partition, offset in known.items() if offset is not None}
         if fresh := [partition for partition in partitions if partition not in starts]:
-            starts |= await self._consumer.beginning_offsets(fresh)
+            oldest = await self._consumer.beginning_offsets(fresh)
+            for partition, offset in oldest.items():
+                report_uncommitted(partition, offset)
+            starts |= oldest
         return starts
 
 

@@ -35,9 +35,27 @@ log = structlog.get_logger(__name__)
 Partition = tuple[str, int]
 """Topic and partition number."""
 
-OnAssigned = Callable[
-    [dict[Partition, int | None], dict[Partition, int] | None], Awaitable[dict[Partition, int]]
-]
+
+class Found(NamedTuple):
+    """What the broker says of partitions that are new to this process."""
+
+    committed: dict[Partition, int | None]
+    """Next offset of each; None where nothing is committed."""
+    oldest: dict[Partition, int]
+    """Offset of the first record that is still there."""
+    ends: dict[Partition, int] | None
+    """Next offset that the broker will give, where its answer is exact."""
+
+
+class Start(NamedTuple):
+    """Where to read a partition from."""
+
+    offset: int
+    applied: int
+    """Next offset by what Redis has applied; 0 for nothing."""
+
+
+OnAssigned = Callable[[Found], Awaitable[dict[Partition, Start]]]
 
 
 class SignalRecord(NamedTuple):
@@ -51,8 +69,7 @@ class SignalFollower:
     """Reads a signals topic in order, from where ``on_assigned`` says.
 
     Args:
-        on_assigned: given the committed offset of each new partition, and their end offsets
-            where these are exact, answers where to start.
+        on_assigned: answers where to start each new partition.
         on_revoked: told which partitions another member reads now.
         ends_are_exact: whether the broker's end offsets can be believed.
         stall_limit: seconds in which the group has to let us in.
@@ -244,20 +261,23 @@ class SignalFollower:
 
     async def _position(self, mine: list[TopicPartition], *, exact: bool) -> None:
         committed = {(tp.topic, tp.partition): await self._consumer.committed(tp) for tp in mine}
-        ends: dict[Partition, int] | None = None
-        if exact and mine:
-            found = await self._consumer.end_offsets(mine)
-            ends = {(tp.topic, tp.partition): end for tp, end in found.items()}
-        for partition, offset in (await self._on_assigned(committed, ends)).items():
+        oldest = _by_name(await self._consumer.beginning_offsets(mine) if mine else {})
+        ends = _by_name(await self._consumer.end_offsets(mine)) if exact and mine else None
+        for partition, (offset, applied) in (await self._on_assigned(Found(committed, oldest, ends))).items():
             start, tp = await self.rewind(partition, offset), TopicPartition(*partition)
             if start is None:
                 continue  # another member has it by now
-            before = committed[partition]
-            if before is not None and start > before:  # so it is the oldest
+            # A group that was away for as long as Kafka keeps its offsets has none: then Redis tells.
+            before = max(committed[partition] or 0, applied)
+            if start > before and (applied or committed[partition] is not None):  # so it is the oldest
                 self._pass_over(tp, before, start)
             self._positioned.add(tp)
         self.joined = True
         log.info("aggregates.assigned", partitions=sorted(number for _, number in committed))
+
+
+def _by_name(offsets: Mapping[TopicPartition, int]) -> dict[Partition, int]:
+    return {(tp.topic, tp.partition): offset for tp, offset in offsets.items()}
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -34,8 +34,8 @@ async def join(
     Args:
         setting: name of the setting that holds the topic, for the error.
         group: the one to join, for the error.
-        limit: ``source.stall_limit``, seconds in which the group has to let us in; three session timeouts
-            where these are longer, since it waits that long for a member that has died.
+        limit: seconds in which the group has to let us in; three session timeouts where these are longer,
+            since it waits that long for a member that has died.
 
     Raises:
         ConnectionFailedError: no broker answers, or it does not let us in.
@@ -53,9 +53,10 @@ async def join(
         if isinstance(error, TimeoutError):
             raise ConnectionFailedError(
                 f"Kafka at kafka.bootstrap_servers={kafka.bootstrap_servers} has not let us into the group "
-                f"{group.name} ({group.name_setting}) within {limit:g} s (source.stall_limit, or three times "
-                f"{group.session_setting}): look whether it has a group coordinator; it has none while "
-                "offsets.topic.replication.factor is above the number of brokers."
+                f"{group.name} ({group.name_setting}) within {limit:g} s (source.stall_limit, or what a "
+                f"member may take by {group.session_setting} and source.drain_timeout): look for its group "
+                "coordinator; it has none while offsets.topic.replication.factor is above the number of "
+                "brokers."
             ) from error
         raise
 

@@ -55,6 +55,22 @@ def report_lost(pipeline: str, service: str, partition: TopicPartition, count: i
     )
 
 
+def report_uncommitted(partition: TopicPartition, oldest: int) -> None:
+    """Tell of a log whose first records are gone, and of which nothing says whether they were read.
+
+    Kafka forgets the offsets of a group that is away for ``offsets.retention.minutes`` (a week).
+    """
+    if oldest > 0:
+        log.warning(
+            "records.uncommitted",
+            topic=partition.topic,
+            partition=partition.partition,
+            read_from=oldest,
+            reason="the group has no offset: it is new, or was away for longer than the brokers keep offsets "
+            "(offsets.retention.minutes), and what the topic dropped meanwhile is lost to it",
+        )
+
+
 def report_shorter(partition: TopicPartition, position: int, oldest: int, end: int) -> None:
     """Tell of a log that ends before what was read, or committed, of it."""
     log.error(
