@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from worker.settings import KafkaSettings, RedisSettings, load_settings
+
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 OURS = {name: service for name, service in COMPOSE["services"].items() if service["image"] == "kbert-stream"}
@@ -77,6 +79,20 @@ def test_what_the_readme_names_reaches_the_containers() -> None:
         assert service["env_file"] == [{"path": ".env", "required": False}]  # all the others
         for name, value in service["environment"].items():
             assert "$" not in value or value.startswith(f"${{{name}:-")
+
+
+def test_what_the_env_file_says_of_secured_servers_is_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client certificate that is not mounted, or without TLS, ended every container at once."""
+    environment = {"KBERT_KAFKA__SECURITY_PROTOCOL": "SSL", "KBERT_KAFKA__IDEMPOTENT_PRODUCER": "false"}
+    for section, names in (("KAFKA", KafkaSettings.model_fields), ("REDIS", RedisSettings.model_fields)):
+        files = [name for name in names if name.endswith("file")]
+        assert files
+        environment |= {f"KBERT_{section}__{name.upper()}": f"/etc/{name}.pem" for name in files}
+    of_compose = {k: v for k, v in OURS["worker"]["environment"].items() if "$" not in v}
+    for name, value in (environment | of_compose | {"KBERT_DELIVERY": "exactly_once"}).items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(_env_file=None)
+    assert (settings.kafka.security_protocol, settings.redis.ssl_certfile) == ("PLAINTEXT", None)
 
 
 def test_the_image_is_built_once_and_takes_what_the_user_exports() -> None:
