@@ -21,6 +21,9 @@ NAMED = """
 저스트 30원 돌파 | JST
 렌더 4시간봉 상승 | RENDER
 LINK 좀 사자 | LINK
+LINK 에어드랍 | LINK
+LINK 지갑으로 옮겼다 | LINK
+오늘 담은 캐스파 다 털었다 | KAS
 $LINK 클릭 | LINK
 LINK/USDT 참고 | LINK
 체인링크(LINK) 안내 | LINK
@@ -385,6 +388,7 @@ SOL 급등 | SOL
 FALSE_FRIENDS = """
 자세한 내용은 아래 LINK 참고
 LINK 클릭하면 가입됨
+에어드랍 링크 여기서 지갑 연결
 신한 SOL 앱 오류
 SOL 트래블 체크카드 발급
 HOT 이슈 모음

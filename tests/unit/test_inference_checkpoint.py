@@ -407,6 +407,8 @@ class TestRefused:
             (["non-negative", "negative narrative"], {}, None),
             (["non_negative", "Negative"], {}, None),
             (["neutral", "부정"], {}, None),
+            (["label_0", "label_1"], {}, None),
+            (["비부정 서사", "부정적 서사"], {}, None),
             (["negative", "non_negative"], {}, "`id2label` calls column 0 'negative' and column 1 'non_n"),
             (["LABEL_1", "LABEL_0"], {}, "swap the rows of classifier.weight"),
             (["부정", "비부정"], {"head_set": "traffic"}, "swap the rows of classifier.weight"),

@@ -123,7 +123,7 @@ class Judge:
     ) -> float:
         mention = place.mention
         company = _company(text, mention, others, settled)
-        opposing = self._opposing(place, words)
+        opposing = self._opposing(place, words, text[mention.start : mention.end])
         leans = mention.certainty is Certainty.LEANING
         scores = {
             Rule.GLUED: _GLUED if mention.glued else 0.0,
@@ -161,16 +161,22 @@ class Judge:
                 far += _FAR[kind]
         return min(near, _MOST_NEAR) + min(far, _MOST_FAR)
 
-    def _opposing(self, place: _Place, words: _Words) -> list[int]:
-        """Where words stand that give this name its everyday meaning."""
+    def _opposing(self, place: _Place, words: _Words, name: str) -> list[int]:
+        """Where words stand that give this name its everyday meaning.
+
+        Those of the market alone do not with a ticker in capitals: 에어드랍 링크 is a link, LINK 에어드랍 the
+        coin.
+        """
         against = self._against.get(place.mention.symbol)
         if against is None or Rule.AGAINST in self._without:
             return []
-        return [
+        opposing = [
             at
             for at in range(place.low, place.high)
             if not place.first <= at <= place.last and against.speaks(words.words[at])
         ]
+        likely = place.mention.certainty is Certainty.LIKELY and name.isascii() and name.isupper()
+        return [] if likely and all(words.kinds[at] in _KIND_RULES for at in opposing) else opposing
 
 
 def _words_of(text: str, mentions: list[Mention]) -> _Words:

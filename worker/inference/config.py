@@ -40,7 +40,7 @@ _LOOKALIKES: Final = {
     "mobilebert",
 }
 
-_NUMBERED: Final = re.compile(r"(?:LABEL_)?([01])")
+_NUMBERED: Final = re.compile(r"(?:label[_ ]?)?([01])", re.IGNORECASE)
 _NAMES: Final[dict[str, int]] = {
     "nonnegative": 0,
     "notnegative": 0,
@@ -50,7 +50,6 @@ _NAMES: Final[dict[str, int]] = {
     "중립": 0,
     "긍정": 0,
     "negative": 1,
-    "negativenarrative": 1,
     "부정": 1,
 }
 """What classifiers call the two labels of traffic news, without case and signs, and which of them that is."""
@@ -163,7 +162,8 @@ def check_labels(raw: dict[str, Any], kbert: KbertConfig, origin: Path) -> None:
     if kbert.head_set != "traffic":
         raise CheckpointError(
             f"{origin}: `id2label` calls the columns {names[0]!r} and {names[1]!r}, which does not tell the "
-            'negative one; where it is column 1, put `"kbert": {"head_set": "traffic"}` there.'
+            'negative one; where it is column 1, put `"kbert": {"head_set": "traffic"}` there (into a copy, '
+            "where it is from the Hub: a changed file in the cache is refused)."
         )
 
 
@@ -171,7 +171,8 @@ def _label(name: Any) -> int | None:
     """Which label a name means; None where it does not say."""
     text = str(name).strip()
     numbered = _NUMBERED.fullmatch(text)
-    return int(numbered[1]) if numbered else _NAMES.get(re.sub(r"[\W_]+", "", text).lower())
+    word = re.sub(r"(?:narrative|서사|적)+$", "", re.sub(r"[\W_]+", "", text).lower())
+    return int(numbered[1]) if numbered else _NAMES.get(word)
 
 
 def parse_activation(raw: dict[str, Any], origin: Path) -> Activation:

@@ -90,6 +90,7 @@ export class Stream {
     }
     if (round !== this.round) return;
     this.onState("lost", problem);
+    if (round !== this.round) return; // closed by whoever was told
     this.timer = setTimeout(() => this.connect(round), this.wait);
     this.wait = Math.min(this.wait * 2, 8000);
   }
