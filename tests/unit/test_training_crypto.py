@@ -2,6 +2,7 @@ import csv
 import itertools
 import json
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from worker.training.export import dequantise, loaded_tensors, quantise
 from worker.training.heads import CRYPTO_HEADS, HeadSpec
 from worker.training.lexical import LexicalTeacher
 from worker.training.losses import head_loss, soft_target
-from worker.training.mixture import Round
+from worker.training.mixture import Mixture, Round
 from worker.training.model import MultiHeadModel, finished, grow_embeddings, load_encoder
 from worker.training.objective import HeadsObjective
 from worker.training.parts import Parts, add_extra, divide
@@ -317,6 +318,15 @@ def test_splices_carry_the_opinion_of_the_baseline() -> None:
         assert isinstance(action, tuple)
         assert sum(sentiment) == pytest.approx(1)
         assert len(action) == len(ACTIONS)
+
+
+def test_own_texts_come_as_often_as_asked() -> None:
+    own, extra = toy_rows(6), toy_rows(9, seed=2)
+    mixture = Mixture([*own, *extra], own, None, None, [], [], 0.1)
+    part = Round(epochs=1, batch=4, rate=1e-4, augmented=0.0, repeats=3)
+    texts = Counter(example.text for example in mixture.epoch(part, 1, random.Random(1)))
+    assert {texts[row.text] for row in own} == {3}
+    assert {texts[row.text] for row in extra} == {1}
 
 
 def test_spelled_pieces_read_as_before(base: Path) -> None:

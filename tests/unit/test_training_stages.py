@@ -164,11 +164,12 @@ def test_an_encoder_with_fewer_positions_than_tokens_asked_for_is_refused(base: 
         train(replace(config(base, tmp_path), max_length=65))
 
 
-def test_a_teacher_counts_for_its_share_and_alone_where_nothing_is_known() -> None:
+def test_a_teacher_counts_for_its_share_of_a_class_and_alone_where_nothing_is_known() -> None:
     said = (0.2, 0.8, 0.0, 0.0, 0.0)
     assert mixed("head_senti", 0, said, 0.5, 0.0) == pytest.approx((0.6, 0.4, 0, 0, 0))
+    assert mixed("head_emo", (0.4,) * 7, (0.8,) * 7, 0.25, 0.0) == pytest.approx((0.5,) * 7)
     assert mixed("head_reg", (0.4, float("nan"), 0.0), (0.8, 0.3, 0.2), 0.25, 0.1) == pytest.approx(
-        (0.5, 0.3, 0.05)
+        (0.4, 0.3, 0.0)
     )
 
 

@@ -83,8 +83,8 @@ def train_crypto(
 ) -> None:
     """Fine-tune the four crypto heads.
 
-    Without options the recipe is that of the bundled model, or the published one where the encoder is of
-    BERT-base size. The same command goes on where an interrupted run stopped.
+    Without options the recipe is one like that of the bundled model, or the published one where the encoder
+    is of BERT-base size. The same command goes on where an interrupted run stopped.
     """
     settings = settings_in_force()
     _need_training_packages()

@@ -40,7 +40,7 @@ MEASURES: Final = ("senti", "act", "emo")
 Scores = dict[str, dict[str, float]]
 """By register, then by measure."""
 _SPLICES: Final = 1_000
-"""An epoch; the recipe's 4,000 belong to five times as many texts."""
+"""An epoch, of some 6,000 labelled texts."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,18 @@ PUBLISHED_ROUNDS: Final = (
     Round(epochs=5, batch=32, rate=2e-5, splices=0, replay=0, background=0, augmented=0.0),
 )
 """As BERT-base is commonly tuned; nothing is mixed in."""
-FURTHER_ROUNDS: Final = (Round(epochs=3, batch=64, rate=1e-4, splices=4000, fragments=0.5, spelled=0.1),)
+FURTHER_ROUNDS: Final = (
+    Round(
+        epochs=3,
+        batch=64,
+        rate=1e-4,
+        splices=16_000,
+        fragments=0.5,
+        background=4000,
+        spelled=0.1,
+        repeats=3,
+    ),
+)
 """For a finished model that goes on."""
 FURTHER_PUBLISHED_ROUNDS: Final = (replace(PUBLISHED_ROUNDS[0], epochs=3),)
 """For a finished model of BERT-base size, which diverges at the rate of the small one."""
@@ -426,7 +437,9 @@ class _Recipe:
         model.set_dropout(config.dropout)
         lexical = LexicalTeacher(self.parts.train) if any(r.splices for r in config.rounds) else None
         teacher = ModelTeacher.load(config.teacher, offline=config.offline) if config.teacher else None
-        mixture = Mixture(self.parts.train, lexical, teacher, public, background, config.smoothing)
+        given = set(self.rows if config.extra else ())
+        own = [row for row in self.parts.train if row in given]
+        mixture = Mixture(self.parts.train, own, lexical, teacher, public, background, config.smoothing)
         for number, part in enumerate(config.rounds):
             model = self.round(model, number, part, mixture)
         return model

@@ -19,7 +19,8 @@ from worker.training.heads import CRYPTO_HEADS
 _DATA: Final = Path(__file__).parent / "data"
 PACKAGED: Final = (_DATA / "crypto_ko.jsonl.gz",)
 EXTRA: Final = tuple(
-    _DATA / f"{name}_ko.jsonl.gz" for name in ("short", "chatter", "real", "talk", "posts", "registers")
+    _DATA / f"{name}_ko.jsonl.gz"
+    for name in ("short", "chatter", "real", "talk", "posts", "registers", "everyday")
 )
 """Packaged texts that are only learned from, never judged on."""
 _SIZES: Final = {head.name: head.size for head in CRYPTO_HEADS}
