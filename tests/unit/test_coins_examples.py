@@ -22,7 +22,6 @@ NAMED = """
 렌더 4시간봉 상승 | RENDER
 LINK 좀 사자 | LINK
 LINK 에어드랍 | LINK
-LINK 지갑으로 옮겼다 | LINK
 오늘 담은 캐스파 다 털었다 | KAS
 $LINK 클릭 | LINK
 LINK/USDT 참고 | LINK
@@ -389,6 +388,9 @@ FALSE_FRIENDS = """
 자세한 내용은 아래 LINK 참고
 LINK 클릭하면 가입됨
 에어드랍 링크 여기서 지갑 연결
+아래 LINK 눌러주세요
+LINK 보내줘
+LINK 눌러서 에어드랍 받으세요
 신한 SOL 앱 오류
 SOL 트래블 체크카드 발급
 HOT 이슈 모음

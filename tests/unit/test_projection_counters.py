@@ -45,6 +45,7 @@ async def test_a_first_loss_of_data_is_an_increase() -> None:
         (60_000, {"BTC": 58_000}, 0, False),
         (200_000, {"BTC": 58_000}, 0, True),  # it came back with an old state
         (200_000, {"BTC": 58_000}, 200_000, False),  # the topic has dropped what is between
+        (100_000, {"BTC": 20_000}, 60_000, True),  # not all of it
     ],
 )
 async def test_data_that_was_lost_while_nobody_looked_is_told(

@@ -83,8 +83,9 @@ async def test_a_broker_that_answers_and_refuses_is_not_called_silent(
 
 async def test_a_group_without_a_coordinator_is_not_waited_for_without_end() -> None:
     consumer, group = Mock(start=asyncio.Event().wait, stop=AsyncMock()), _GROUP._replace(session_timeout=0.0)
-    with pytest.raises(ConnectionFailedError, match=r"\(source\.stall_limit, .*offsets\.topic\.replication"):
-        await join(consumer, "raw", Mock(), _NOBODY, setting="topics.raw", group=group, limit=0.001)
+    with pytest.raises(ConnectionFailedError, match=r"\(some\.setting\): .*offsets\.topic\.replication"):
+        limits = {"another.setting": 0.0001, "some.setting": 0.001}
+        await join(consumer, "raw", Mock(), _NOBODY, setting="topics.raw", group=group, limits=limits)
     consumer.stop.assert_awaited_once_with()
 
 

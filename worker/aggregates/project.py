@@ -210,8 +210,9 @@ class Aggregator:
         for partition, offset in committed.items():
             stands = self._stands[partition]
             # What counts nowhere moves no fence, and repeats of a whole id window count nowhere; nor does
-            # what the topic dropped unread.
-            held = max(stands, oldest.get(partition, 0)) if stands else 0
+            # what the topic dropped unread, up to its oldest record.
+            passed = oldest.get(partition, 0) if stands else 0
+            held = max(stands, passed) if (offset or 0) - passed <= _UNCOUNTED else stands
             if (offset or 0) - held > (self._margin + self._id_window if stands else _UNCOUNTED):
                 lost[partition_field(partition)] = stands
         if lost:

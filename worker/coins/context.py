@@ -176,7 +176,7 @@ class Judge:
             if not place.first <= at <= place.last and against.speaks(words.words[at])
         ]
         likely = place.mention.certainty is Certainty.LIKELY and name.isascii() and name.isupper()
-        return [] if likely and all(words.kinds[at] in _KIND_RULES for at in opposing) else opposing
+        return [] if likely and all(words.kinds[at] is Kind.MARKET for at in opposing) else opposing
 
 
 def _words_of(text: str, mentions: list[Mention]) -> _Words:

@@ -117,8 +117,11 @@ class KafkaSource:
             self._kafka,
             setting=self._setting,
             group=self._group,
-            # The group waits for another member as long as that one may drain, and that it is alive.
-            limit=max(self._settings.stall_limit, self._rebalance_timeout + self._settings.session_timeout),
+            limits={
+                "source.stall_limit": self._settings.stall_limit,
+                # As long as the group waits for another member that drains, and to see that it lives.
+                "source.drain_timeout": self._rebalance_timeout + self._settings.session_timeout,
+            },
         )
 
     async def stop(self) -> None:
@@ -192,7 +195,7 @@ class KafkaSource:
             placed = True
             oldest, end = bounds
             if position is None:
-                report_uncommitted(partition, oldest)
+                self._begin_at(partition, oldest)
                 self._consumer.seek(partition, oldest)
             elif position < oldest:
                 report_lost(self._pipeline, "worker", partition, oldest - position, DROPPED)
@@ -202,6 +205,12 @@ class KafkaSource:
                 report_shorter(partition, position, oldest, end)
                 await self._claim_anew(claim, oldest)
         return placed
+
+    def _begin_at(self, partition: TopicPartition, oldest: int) -> None:
+        """Commit where a log without a committed offset begins, where its first records are gone."""
+        if oldest > 0:
+            report_uncommitted(partition, oldest)
+            self._ledger.pass_over(partition, oldest)  # else each start and rebalance would tell of it
 
     async def _claim_anew(self, claim: Claim, start: int) -> None:
         """Finish what was taken of a log that is another one now, as at a rebalance, and read this one."""
@@ -428,7 +437,7 @@ class KafkaSource:
         if fresh := [partition for partition in partitions if partition not in starts]:
             oldest = await self._consumer.beginning_offsets(fresh)
             for partition, offset in oldest.items():
-                report_uncommitted(partition, offset)
+                self._begin_at(partition, offset)
             starts |= oldest
         return starts
 

@@ -25,6 +25,7 @@ from worker.source.positions import (
     positions_of,
     report_lost,
     report_shorter,
+    report_uncommitted,
 )
 from worker.source.reaching import Group, refusals
 from worker.telemetry.metrics import RECORDS_LOST, LagGauge
@@ -138,7 +139,7 @@ class SignalFollower:
             self._kafka,
             setting=self._setting,
             group=self._group,
-            limit=self._stall_limit,
+            limits={"source.stall_limit": self._stall_limit},
         )
 
     async def stop(self) -> None:
@@ -267,10 +268,13 @@ class SignalFollower:
             start, tp = await self.rewind(partition, offset), TopicPartition(*partition)
             if start is None:
                 continue  # another member has it by now
-            # A group that was away for as long as Kafka keeps its offsets has none: then Redis tells.
-            before = max(committed[partition] or 0, applied)
-            if start > before and (applied or committed[partition] is not None):  # so it is the oldest
-                self._pass_over(tp, before, start)
+            before = committed[partition]
+            if before is None and start > applied > 0:
+                # How many is not known: markers of transactions and repeats move no fence.
+                report_uncommitted(tp, start, applied)
+                self._applied[tp] = start
+            elif before is not None and start > max(before, applied):  # so it is the oldest
+                self._pass_over(tp, max(before, applied), start)
             self._positioned.add(tp)
         self.joined = True
         log.info("aggregates.assigned", partitions=sorted(number for _, number in committed))

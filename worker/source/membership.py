@@ -1,7 +1,7 @@
 """Joining and leaving a consumer group, for both readers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import structlog
@@ -27,22 +27,25 @@ async def join(
     *,
     setting: str,
     group: Group,
-    limit: float,
+    limits: Mapping[str, float],
 ) -> None:
     """Subscribe and start.
 
     Args:
         setting: name of the setting that holds the topic, for the error.
         group: the one to join, for the error.
-        limit: seconds in which the group has to let us in; three session timeouts where these are longer,
-            since it waits that long for a member that has died.
+        limits: by setting, seconds in which the group has to let us in, of which the longest counts; three
+            session timeouts where these are longer, since it waits that long for a member that has died.
 
     Raises:
         ConnectionFailedError: no broker answers, or it does not let us in.
         ConfigurationError: there is no such topic, or this user may not read it in this group.
     """
     consumer.subscribe([topic], listener=listener)
-    limit = max(limit, 3 * group.session_timeout)
+    longest, limit = max(
+        {**limits, f"three times {group.session_setting}": 3 * group.session_timeout}.items(),
+        key=lambda one: one[1],
+    )
     try:
         async with asyncio.timeout(limit):  # aiokafka looks for a coordinator without end
             await consumer.start()
@@ -53,10 +56,9 @@ async def join(
         if isinstance(error, TimeoutError):
             raise ConnectionFailedError(
                 f"Kafka at kafka.bootstrap_servers={kafka.bootstrap_servers} has not let us into the group "
-                f"{group.name} ({group.name_setting}) within {limit:g} s (source.stall_limit, or what a "
-                f"member may take by {group.session_setting} and source.drain_timeout): look for its group "
-                "coordinator; it has none while offsets.topic.replication.factor is above the number of "
-                "brokers."
+                f"{group.name} ({group.name_setting}) within {limit:g} s ({longest}): look whether it has "
+                "a group coordinator; it has none while offsets.topic.replication.factor is above the number "
+                "of brokers."
             ) from error
         raise
 

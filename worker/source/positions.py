@@ -55,20 +55,23 @@ def report_lost(pipeline: str, service: str, partition: TopicPartition, count: i
     )
 
 
-def report_uncommitted(partition: TopicPartition, oldest: int) -> None:
-    """Tell of a log whose first records are gone, and of which nothing says whether they were read.
+def report_uncommitted(partition: TopicPartition, oldest: int, applied: int | None = None) -> None:
+    """Tell of a log whose first records are gone, and of which nothing says whether they were all read.
 
     Kafka forgets the offsets of a group that is away for ``offsets.retention.minutes`` (a week).
+
+    Args:
+        applied: next offset by what is known to have been applied, where anything is.
     """
-    if oldest > 0:
-        log.warning(
-            "records.uncommitted",
-            topic=partition.topic,
-            partition=partition.partition,
-            read_from=oldest,
-            reason="the group has no offset: it is new, or was away for longer than the brokers keep offsets "
-            "(offsets.retention.minutes), and what the topic dropped meanwhile is lost to it",
-        )
+    log.warning(
+        "records.uncommitted",
+        topic=partition.topic,
+        partition=partition.partition,
+        read_from=oldest,
+        **({} if applied is None else {"applied_up_to": applied - 1}),
+        reason="the group has no offset: it is new, or was away for longer than the brokers keep offsets "
+        "(offsets.retention.minutes), and what the topic dropped meanwhile is lost to it",
+    )
 
 
 def report_shorter(partition: TopicPartition, position: int, oldest: int, end: int) -> None:

@@ -1,5 +1,6 @@
 """The recipe of the crypto model: stages on public data, then the labelled texts."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -435,7 +436,10 @@ class _Recipe:
             # Ratings of films and outlooks of prices are two scales of the same five steps.
             model.heads[target].load_state_dict(model.heads[source].state_dict())
         model.set_dropout(config.dropout)
-        lexical = LexicalTeacher(self.parts.train) if any(r.splices for r in config.rounds) else None
+        lexical = None
+        if any(part.splices for part in config.rounds):
+            self.console.print(f"TF-IDF learns from {len(self.parts.train)} texts, for the splices")
+            lexical = LexicalTeacher(self.parts.train)
         teacher = ModelTeacher.load(config.teacher, offline=config.offline) if config.teacher else None
         given = set(self.rows if config.extra else ())
         own = [row for row in self.parts.train if row in given]
@@ -466,8 +470,14 @@ class _Recipe:
             spelled=part.spelled,
             seed=config.seed,
         )
+
+        def texts(epoch: int, rng: random.Random) -> list[Example]:
+            if config.teacher:  # minutes, in which no bar moves
+                self.console.print(f"{stage.name}: the teachers read the texts of epoch {epoch + 1}")
+            return mixture.epoch(part, epoch, rng)
+
         return self.stage(model, HeadsObjective((*CRYPTO_HEADS, *PUBLIC_HEADS)), stage).run(
-            lambda epoch, rng: mixture.epoch(part, epoch, rng), self.reader(config.max_length), self.validate
+            texts, self.reader(config.max_length), self.validate
         )
 
     def export(self, model: "MultiHeadModel") -> Path:

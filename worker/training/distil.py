@@ -1,4 +1,4 @@
-"""Learning from finished models: what they say of a text is mixed into its targets, or is its target."""
+"""Learning from finished models: what they say of a text is mixed into its classes, or is its target."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
