@@ -392,7 +392,7 @@ def test_background_and_replay_are_read_only_where_they_are_mixed_in(
     assert read == ["public", "background", "public"]
 
 
-@pytest.mark.parametrize(("size", "rate", "splices"), [(384, 1e-4, 4000), (768, 2e-5, 0)])
+@pytest.mark.parametrize(("size", "rate", "splices"), [(384, 1e-4, 16_000), (768, 2e-5, 0)])
 def test_a_finished_model_goes_on_at_the_rate_of_its_size(
     tmp_path: Path, size: int, rate: float, splices: int
 ) -> None:
