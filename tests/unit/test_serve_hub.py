@@ -235,6 +235,8 @@ async def test_a_board_is_packed_once_for_all_who_take_it(monkeypatch: pytest.Mo
             given = await http.get("/v1/coins", headers={"Accept-Encoding": "br, gzip"})
             assert (given.headers["vary"], given.headers["content-encoding"]) == ("Accept-Encoding", "gzip")
             assert given.content == plain.content
+        refused = await http.get("/v1/coins", headers={"Accept-Encoding": "br, gzip; q=0.0"})
+        assert "content-encoding" not in refused.headers
     assert packed == [plain.content]
 
 

@@ -265,9 +265,11 @@ class SignalFollower:
         oldest = _by_name(await self._consumer.beginning_offsets(mine) if mine else {})
         ends = _by_name(await self._consumer.end_offsets(mine)) if exact and mine else None
         for partition, (offset, applied) in (await self._on_assigned(Found(committed, oldest, ends))).items():
-            start, tp = await self.rewind(partition, offset), TopicPartition(*partition)
-            if start is None:
+            tp = TopicPartition(*partition)
+            if tp not in self._consumer.assignment():
                 continue  # another member has it by now
+            start = max(oldest[partition], offset)
+            self._consumer.seek(tp, start)
             before = committed[partition]
             if before is None and start > applied > 0:
                 # How many is not known: markers of transactions and repeats move no fence.

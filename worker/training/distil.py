@@ -26,11 +26,10 @@ def mixed(name: str, own: Target, said: Sequence[float], share: float, smoothing
     to 0.27 too much relevance, and half of that would be passed on.
     """
     head = _KINDS[name]
-    own_share = 1.0 if head.kind == "score" else 1 - share
+    if head.kind == "score":
+        share = 0.0
     soft = soft_target(head, own, smoothing) if isinstance(own, int) else own
-    return tuple(
-        t if np.isnan(o) else own_share * o + (1 - own_share) * t for o, t in zip(soft, said, strict=True)
-    )
+    return tuple(t if np.isnan(o) else (1 - share) * o + share * t for o, t in zip(soft, said, strict=True))
 
 
 @dataclass(frozen=True)
