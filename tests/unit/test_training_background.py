@@ -108,6 +108,7 @@ def test_public_rows_become_targets_of_the_helper_heads(tmp_path: Path) -> None:
         ("kote", {"text": "글", "labels": [3]}, "2: labels is"),
         ("kocohub_hate", {"text": "글", "hate": "HATE"}, "2: hate is 'HATE', expected one of none"),
         ("kmhas", {"text": "글", "labels": [8]}, "3: labels is .* expected a list of names"),
+        ("kmhas", {"text": "글", "labels": ["None"]}, "3: labels holds None, expected some of"),
         ("apeach_hate", {"text": "글", "hate": "yes"}, "2: hate is 'yes', expected 0 to 1"),
         ("3i4k_intent", {"text": "글", "label": 3}, "2: label is 3, expected one of fragment"),
         ("kocasm_sarcasm", {"text": None, "sarcasm": 1}, "3: text is None, expected a text"),

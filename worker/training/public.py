@@ -13,6 +13,17 @@ from worker.errors import KbertError
 from worker.training.examples import Example, Target
 
 HATE_STEPS: Final = {"none": 0.0, "offensive": 0.6, "hate": 1.0}
+KMHAS_LABELS: Final = (
+    "not_hate_speech",
+    "profanity",
+    "politics",
+    "origin",
+    "physical",
+    "gender",
+    "age",
+    "religion",
+    "race",
+)
 INTENTS: Final = (
     "fragment",
     "statement",
@@ -111,10 +122,13 @@ def _name(row: dict[str, Any], column: str, allowed: Sequence[str]) -> str:
     return str(name)
 
 
-def _names(row: dict[str, Any], column: str) -> list[str]:
+def _names(row: dict[str, Any], column: str, allowed: Sequence[str] = ()) -> list[str]:
+    """Names of a row's list, one of ``allowed`` each where those are known beforehand."""
     names = row[column]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"{column} is {names!r}, expected a list of names")
+    if allowed and (unknown := [name for name in names if name not in allowed]):
+        raise ValueError(f"{column} holds {', '.join(unknown)}, expected some of {', '.join(allowed)}")
     return names
 
 
@@ -135,7 +149,8 @@ def _hate(folder: Path) -> Iterator[Example]:
         return example(row, HATE_STEPS[_name(row, "hate", tuple(HATE_STEPS))])
 
     def kind(row: dict[str, Any]) -> Example:
-        return example(row, float("not_hate_speech" not in _names(row, "labels")))
+        # A misspelt not_hate_speech would make hatred of 16,699 harmless rows, and nobody would see it.
+        return example(row, float("not_hate_speech" not in _names(row, "labels", KMHAS_LABELS)))
 
     yield from read_public(folder, "kocohub_hate", step)
     yield from read_public(folder, "kmhas", kind)
