@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from tests.kafka_io import settings_for
 from tests.processes import environment_of
 from tests.servers import KafkaServer
 from tests.waiting import eventually
+from worker.commands import demo
 from worker.commands.watch import watch_board
+from worker.errors import KbertError
 from worker.settings import RedisSettings, Settings
 
 
@@ -266,3 +270,34 @@ def test_a_demo_with_a_wrong_model_ends_with_one_sentence(arguments: list[str]) 
     assert last.startswith("kbert: "), done.stderr.decode()
     assert "/nowhere/model" in last
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("messages", [None, 50_000])
+async def test_a_demo_is_over_before_its_servers_go(
+    messages: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded = demo._servers
+    left: list[set[str]] = []
+
+    def running() -> set[str]:
+        names = {getattr(task.get_coro(), "__name__", "") for task in asyncio.all_tasks()}
+        return names & {"_feed", "follow", "_send", "_count"}
+
+    @asynccontextmanager
+    async def servers(settings: Settings) -> AsyncIterator[Settings]:
+        async with embedded(settings) as local:
+            try:
+                yield local
+            finally:
+                left.append(running())
+
+    async def services(*_: object) -> None:
+        await eventually(lambda: len(running()) == 2, timeout=60)
+        raise KbertError("A service has failed.")
+
+    monkeypatch.setattr(demo, "_servers", servers)
+    monkeypatch.setattr(demo, "run_services", services)
+    with pytest.raises(ExceptionGroup) as failed:
+        await demo.run_demo(Settings(), messages=messages, exit_when_done=messages is not None, as_json=False)
+    assert str(failed.value.exceptions[0]) == "A service has failed."
+    assert left == [set()]

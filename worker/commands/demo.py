@@ -152,18 +152,22 @@ async def _flood(settings: Settings, count: int, as_json: bool, stop: asyncio.Ev
         stream = SignalStream(settings.kafka.bootstrap_servers, topic=settings.topics.signals, since=started)
         outcomes = TopicCounter(settings.kafka, settings.topics.signals, settings.topics.dead_letter)
         try:
-            async with asyncio.timeout(_FLOOD_TIMEOUT), _ending(sending), stream, outcomes:
+            async with asyncio.timeout(_FLOOD_TIMEOUT), ending(sending), stream, outcomes:
                 counting = asyncio.create_task(_count(stream, settings, recount))
-                while signals + letters < count and not stop.is_set():
-                    if sending.done():
-                        sending.result()
-                    counts = await outcomes.update(timeout=0.1, at_most=0.3)
-                    signals, letters = counts[settings.topics.signals], counts[settings.topics.dead_letter]
-                    progress.update(bar, completed=signals + letters)
-                if signals + letters >= count:
-                    await sending
-                    aggregates = await _agreed(settings, recount, signals, stop)
-                counting.cancel()
+                async with ending(counting):
+                    while signals + letters < count and not stop.is_set():
+                        for task in (sending, counting):
+                            if task.done():
+                                task.result()
+                        counts = await outcomes.update(timeout=0.1, at_most=0.3)
+                        signals, letters = (
+                            counts[settings.topics.signals],
+                            counts[settings.topics.dead_letter],
+                        )
+                        progress.update(bar, completed=signals + letters)
+                    if signals + letters >= count:
+                        await sending
+                        aggregates = await _agreed(settings, recount, signals, stop)
         except TimeoutError:
             raise KbertError(
                 f"Of {count} messages only {signals + letters} had an outcome within {_FLOOD_TIMEOUT:g} s."
@@ -191,13 +195,18 @@ async def _flood(settings: Settings, count: int, as_json: bool, stop: asyncio.Ev
 
 
 @asynccontextmanager
-async def _ending(task: asyncio.Task[None]) -> AsyncIterator[None]:
-    """A task that is over when the block is left: cancelled, where it is not done."""
+async def ending(*tasks: asyncio.Task[None]) -> AsyncIterator[None]:
+    """Tasks that are over when the block is left: cancelled, where they are not done.
+
+    A producer that outlived its block was closed by the loop's own end, and aiokafka then left a task of its
+    own behind: ``Task was destroyed`` came after the sentence that said why the demo had ended.
+    """
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _send(settings: Settings, feed: Iterator[bytes]) -> None:
@@ -260,23 +269,22 @@ async def _show(settings: Settings, messages: int | None, stop: asyncio.Event) -
             following = asyncio.create_task(follow())
             feeding = asyncio.create_task(_feed(settings, messages, stop))
             next_table = monotonic() + _TABLE_SECONDS
-            while not stop.is_set():
-                for task in (following, feeding):
-                    if task.done():
-                        task.result()
-                board.metrics = await aggregates.all("1h")
-                board.status = (
-                    f"Ctrl-C ends   Page {_page(settings)}   Kafka {settings.kafka.bootstrap_servers}   "
-                    f"Redis {url}   watch from another terminal with the same settings: kbert watch"
-                )
-                if live is not None:
-                    live.update(board.render(console), refresh=True)
-                elif monotonic() >= next_table and board.metrics[MARKET].messages:
-                    next_table = monotonic() + _TABLE_SECONDS
-                    print("\n".join(["", *coin_lines(board.metrics), ""]), flush=True)
-                await stopped_within(stop, 0.5)
-            for task in (following, feeding):
-                task.cancel()
+            async with ending(following, feeding):
+                while not stop.is_set():
+                    for task in (following, feeding):
+                        if task.done():
+                            task.result()
+                    board.metrics = await aggregates.all("1h")
+                    board.status = (
+                        f"Ctrl-C ends   Page {_page(settings)}   Kafka {settings.kafka.bootstrap_servers}   "
+                        f"Redis {url}   watch from another terminal with the same settings: kbert watch"
+                    )
+                    if live is not None:
+                        live.update(board.render(console), refresh=True)
+                    elif monotonic() >= next_table and board.metrics[MARKET].messages:
+                        next_table = monotonic() + _TABLE_SECONDS
+                        print("\n".join(["", *coin_lines(board.metrics), ""]), flush=True)
+                    await stopped_within(stop, 0.5)
 
 
 async def _feed(settings: Settings, count: int | None, stop: asyncio.Event) -> None:

@@ -15,7 +15,7 @@ from worker.aggregates.store import RedisStore
 from worker.app import run_services, stop_on_signals
 from worker.charts.figure import check_drawing
 from worker.commands.common import InterruptedEarlyError
-from worker.commands.demo import _ending, _servers
+from worker.commands.demo import _servers, ending
 from worker.errors import KbertError
 from worker.narrative.chart import index_chart
 from worker.narrative.export import records, table
@@ -92,7 +92,7 @@ async def _flow(
         url = settings.redis.url.get_secret_value()
         outcomes = TopicCounter(settings.kafka, signals, letters)
         try:
-            async with asyncio.timeout(_TIMEOUT), _ending(sending), outcomes, RedisStore(url) as store:
+            async with asyncio.timeout(_TIMEOUT), ending(sending), outcomes, RedisStore(url) as store:
                 while not stop.is_set():
                     counts = await outcomes.update(timeout=0.1)
                     done = counts[signals]
