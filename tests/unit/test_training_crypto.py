@@ -20,12 +20,13 @@ from worker.errors import ConfigurationError
 from worker.inference.config import parse_kbert
 from worker.inference.load import load_model
 from worker.training.crypto import CryptoTrainConfig, train
+from worker.training.datasets import EXTRA, load_all
 from worker.training.evaluate import report
 from worker.training.export import dequantise, loaded_tensors, quantise
 from worker.training.heads import CRYPTO_HEADS, HeadSpec
 from worker.training.lexical import LexicalTeacher
 from worker.training.losses import head_loss, soft_target
-from worker.training.mixture import Mixture, Round
+from worker.training.mixture import Mixture, Round, settled
 from worker.training.model import MultiHeadModel, finished, grow_embeddings, load_encoder
 from worker.training.objective import HeadsObjective
 from worker.training.parts import Parts, add_extra, divide
@@ -327,6 +328,14 @@ def test_own_texts_come_as_often_as_asked() -> None:
     texts = Counter(example.text for example in mixture.epoch(part, 1, random.Random(1)))
     assert {texts[row.text] for row in own} == {3}
     assert {texts[row.text] for row in extra} == {1}
+
+
+def test_the_lines_of_the_guide_come_as_often_as_those_that_are_judged_on() -> None:
+    judged, others = toy_rows(6), toy_rows(9, seed=2)
+    guide = [row.model_copy(update={"file": "guide"}) for row in others[:2]]
+    assert settled([*judged[:4], *guide, *others[2:]], judged) == [*judged[:4], *guide]
+    packaged = {row.text for row in load_all(EXTRA) if row.file == "guide"}
+    assert {"여기선 관망이 맞다", "들어가도 될까?", "업데이트 공지 나왔습니다", "개떡상이여"} <= packaged
 
 
 def test_spelled_pieces_read_as_before(base: Path) -> None:

@@ -11,7 +11,7 @@ from worker.errors import ConfigurationError
 from worker.training.datasets import EXTRA, PACKAGED, LabelledText, load_all
 from worker.training.examples import Example
 from worker.training.heads import CRYPTO_HEADS, PUBLIC_HEADS
-from worker.training.mixture import Mixture, Round
+from worker.training.mixture import Mixture, Round, settled
 from worker.training.parts import add_extra, divide
 from worker.training.vocabulary import extend_tokenizer, load_tokenizer, missing_characters
 
@@ -441,8 +441,7 @@ class _Recipe:
             self.console.print(f"TF-IDF learns from {len(self.parts.train)} texts, for the splices")
             lexical = LexicalTeacher(self.parts.train)
         teacher = ModelTeacher.load(config.teacher, offline=config.offline) if config.teacher else None
-        given = set(self.rows if config.extra else ())
-        own = [row for row in self.parts.train if row in given]
+        own = settled(self.parts.train, self.rows if config.extra else ())
         mixture = Mixture(self.parts.train, own, lexical, teacher, public, background, config.smoothing)
         for number, part in enumerate(config.rounds):
             model = self.round(model, number, part, mixture)

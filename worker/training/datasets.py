@@ -20,9 +20,11 @@ _DATA: Final = Path(__file__).parent / "data"
 PACKAGED: Final = (_DATA / "crypto_ko.jsonl.gz",)
 EXTRA: Final = tuple(
     _DATA / f"{name}_ko.jsonl.gz"
-    for name in ("short", "chatter", "real", "talk", "posts", "registers", "everyday")
+    for name in ("short", "chatter", "real", "talk", "posts", "registers", "everyday", "guide", "further")
 )
 """Packaged texts that are only learned from, never judged on."""
+CONVENTIONS: Final = "guide"
+"""The register of the labelling guide's own examples and lines like them."""
 _SIZES: Final = {head.name: head.size for head in CRYPTO_HEADS}
 _LISTS: Final = ("coins", "emotions")
 _LONGEST_CELL: Final = 131_072

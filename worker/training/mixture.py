@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.training.augment import augment
-from worker.training.datasets import LabelledText
+from worker.training.datasets import CONVENTIONS, LabelledText
 from worker.training.examples import Example
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Round:
     are labelled ones, so that labels and not opinions lead, and of which ``fragments`` are a few words only;
     ``replay`` rows of the public stage; ``background`` everyday texts. ``augmented`` is the share of labelled
     texts that are changed, ``spelled`` that of pieces broken into letters in half of all texts. A text of the
-    files that are judged on comes ``repeats`` times where others come once.
+    files that are judged on, or of the labelling guide, comes ``repeats`` times where others come once.
     """
 
     epochs: int
@@ -37,11 +37,17 @@ class Round:
     repeats: int = 1
 
 
+def settled(train: Sequence[LabelledText], judged: Sequence[LabelledText]) -> list[LabelledText]:
+    """The rows to learn from that say what is right: those whose like is judged on, and the guide's own."""
+    known = set(judged)
+    return [row for row in train if row in known or row.file == CONVENTIONS]
+
+
 @dataclass(frozen=True)
 class Mixture:
     """What the epochs are drawn from: labelled texts, splices of them, public rows, everyday texts.
 
-    ``own`` are those of the rows whose like the model is judged on: their annotators say what is right.
+    ``own`` are those of the rows that are ``settled``.
     """
 
     rows: Sequence[LabelledText]
