@@ -35,7 +35,7 @@ async def write(
 @pytest.fixture
 async def cluster() -> AsyncIterator[EmbeddedRedis]:
     """A Redis Cluster of one node that owns every slot."""
-    async with EmbeddedRedis(options=["--cluster-enabled", "yes"]) as server:
+    async with EmbeddedRedis(cluster=True) as server:
         async with RedisStore(server.url) as store:
             await store.run([("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)])
 

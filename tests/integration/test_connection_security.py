@@ -235,7 +235,7 @@ def documented_rights_on_a_cluster() -> list[str]:
 
 @asynccontextmanager
 async def restricted_redis(rights: list[str], *, cluster: bool = False) -> AsyncIterator[RedisSettings]:
-    async with EmbeddedRedis(options=("--cluster-enabled", "yes") if cluster else ()) as redis:
+    async with EmbeddedRedis(cluster=cluster) as redis:
         with Redis.from_url(redis.url) as admin:
             if cluster:
                 admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)

@@ -19,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from tests.servers import KafkaServer, Topics
 from tests.waiting import eventually
 from worker.embedded import EmbeddedKafka, EmbeddedRedis, EmbeddedServerError
+from worker.embedded.server import port_is_free
 from worker.errors import ConfigurationError
 
 _PARENT = """
@@ -197,3 +198,9 @@ async def test_topics_are_made_with_the_partitions_asked_for(kafka: KafkaServer,
 @pytest.mark.apache_kafka
 async def test_marked_tests_run_only_with_apache_kafka(kafka: KafkaServer) -> None:
     assert kafka.is_apache
+
+
+async def test_a_node_of_a_cluster_starts_on_the_highest_ports_too() -> None:
+    port = next(port for port in range(60_000, 65_536) if port_is_free(port))
+    async with EmbeddedRedis(port=port, cluster=True) as server, Redis.from_url(server.url) as client:
+        assert (await client.info("cluster"))["cluster_enabled"] == 1

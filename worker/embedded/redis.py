@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from worker.embedded.server import HOST, EmbeddedServer, wait_for_answer
+from worker.embedded.server import HOST, EmbeddedServer, free_port, wait_for_answer
 from worker.errors import ConfigurationError
 
 
@@ -22,10 +22,13 @@ class EmbeddedRedis(EmbeddedServer):
         directory: Path | None = None,
         start_timeout: float = 15.0,
         options: Sequence[str] = (),
+        cluster: bool = False,
     ) -> None:
-        """Prepare; ``options`` are further valkey-server arguments, such as ``--cluster-enabled yes``."""
+        """Prepare; ``options`` are further valkey-server arguments, ``cluster`` makes it a node of a cluster
+        that owns no slot yet."""
         super().__init__(port, directory, start_timeout)
         self._options = tuple(options)
+        self._cluster = cluster
 
     @property
     def url(self) -> str:
@@ -42,8 +45,13 @@ class EmbeddedRedis(EmbeddedServer):
             *("--save", ""),
             *("--appendonly", durable),
             *("--appendfsync", "everysec"),
+            *(self._cluster_options() if self._cluster else ()),
             *self._options,
         ]
+
+    def _cluster_options(self) -> tuple[str, ...]:
+        # The bus is 10,000 above the port by default, so every fifth port that Linux gives was refused.
+        return "--cluster-enabled", "yes", "--cluster-port", str(free_port())
 
     async def _wait_until_ready(self, port: int, within: float) -> None:
         # With a password among the options it refuses, which is an answer too.
