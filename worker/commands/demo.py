@@ -156,9 +156,7 @@ async def _flood(settings: Settings, count: int, as_json: bool, stop: asyncio.Ev
                 counting = asyncio.create_task(_count(stream, settings, recount))
                 async with ending(counting):
                     while signals + letters < count and not stop.is_set():
-                        for task in (sending, counting):
-                            if task.done():
-                                task.result()
+                        _raise_failed(sending, counting)
                         counts = await outcomes.update(timeout=0.1, at_most=0.3)
                         signals, letters = (
                             counts[settings.topics.signals],
@@ -207,6 +205,13 @@ async def ending(*tasks: asyncio.Task[None]) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _raise_failed(*tasks: asyncio.Task[None]) -> None:
+    """Raise what ended a task."""
+    for task in tasks:
+        if task.done():
+            task.result()
 
 
 async def _send(settings: Settings, feed: Iterator[bytes]) -> None:
@@ -271,9 +276,7 @@ async def _show(settings: Settings, messages: int | None, stop: asyncio.Event) -
             next_table = monotonic() + _TABLE_SECONDS
             async with ending(following, feeding):
                 while not stop.is_set():
-                    for task in (following, feeding):
-                        if task.done():
-                            task.result()
+                    _raise_failed(following, feeding)
                     board.metrics = await aggregates.all("1h")
                     board.status = (
                         f"Ctrl-C ends   Page {_page(settings)}   Kafka {settings.kafka.bootstrap_servers}   "
